@@ -1,0 +1,42 @@
+# Each target makes the virtual environment that it needs; nothing but Python >= 3.11, make and git is expected.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+TREE   ?= downloads
+STATE  ?= state
+KEYS   ?= keys
+PORT   ?= 8470
+
+.PHONY: serve demo test lint format bench clean venv
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,agent,tools,dev]'
+	@touch $(STAMP)
+
+serve: $(STAMP)  ## run the server on ./downloads with embedded PostgreSQL
+	@$(BIN)/python tools/serve.py --tree $(TREE) --state $(STATE) --keys $(KEYS) --port $(PORT)
+
+demo: $(STAMP)  ## the whole story with real processes: publish, promote, update, roll back, recall
+	@$(BIN)/python tools/demo.py
+
+test: $(STAMP)  ## everything
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## ratios to baselines of the same run; see tools/bench/README.md
+	$(BIN)/python -m tools.bench
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,1 @@
+"""The agent, ``commandit-updater``: pulls what it is offered and installs it transactionally."""

@@ -1,0 +1,1 @@
+"""The repository server: a downloads tree in, answers to agents out."""

@@ -1,0 +1,93 @@
+"""The catalogue: every verified release, immutable, indexed by platform, component and path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self, TypeAlias
+
+from repo_server.core.model import Platform, Release, ReleaseId
+from repo_server.core.policy import ChannelPolicy, TreeConfig
+
+_Group: TypeAlias = tuple[Platform, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What a tree offers, and the operator's decisions about it. Replaced whole, never changed."""
+
+    config: TreeConfig = field(default_factory=TreeConfig)
+    policy: ChannelPolicy = field(default_factory=ChannelPolicy)
+    _groups: Mapping[_Group, tuple[Release, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    _paths: Mapping[str, Release] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def of(
+        cls,
+        releases: Iterable[Release],
+        config: TreeConfig | None = None,
+        policy: ChannelPolicy | None = None,
+    ) -> Self:
+        """Index releases; two with one id or one path are a programming error (``RuntimeError``)."""
+        return cls(config or TreeConfig(), policy or ChannelPolicy()).changed((), releases)
+
+    def changed(self, removed: Iterable[str], added: Iterable[Release]) -> Self:
+        """Return a catalogue without the paths ``removed`` and with the releases ``added`` (same path: replaced).
+
+        The work is proportional to the change, but for one shallow copy of each index.
+        """
+        groups, paths = dict(self._groups), dict(self._paths)
+        touched: dict[_Group, dict[ReleaseId, Release]] = {}
+
+        def group_of(release: Release) -> dict[ReleaseId, Release]:
+            key = (release.platform, release.component)
+            if key not in touched:
+                touched[key] = {member.id: member for member in groups.get(key, ())}
+            return touched[key]
+
+        def drop(path: str) -> None:
+            old = paths.pop(path, None)
+            if old is not None:
+                del group_of(old)[old.id]
+
+        for path in removed:
+            drop(path)
+        for release in added:
+            drop(release.path)
+            group = group_of(release)
+            if release.id in group:
+                raise RuntimeError(f"two files for {release.id}: {group[release.id].path}, {release.path}")
+            group[release.id] = release
+            paths[release.path] = release
+        for key, group in touched.items():
+            groups[key] = tuple(sorted(group.values(), key=lambda release: release.version, reverse=True))
+            if not group:
+                del groups[key]
+        return type(self)(self.config, self.policy, MappingProxyType(groups), MappingProxyType(paths))
+
+    def under(self, config: TreeConfig, policy: ChannelPolicy) -> Self:
+        """Return the same releases under other decisions of the operator."""
+        return type(self)(config, policy, self._groups, self._paths)
+
+    def releases(self, platform: Platform, component: str) -> tuple[Release, ...]:
+        """Return a component's releases for a platform, highest version first."""
+        return self._groups.get((platform, component), ())
+
+    def find(self, release: ReleaseId) -> Release | None:
+        """Return a release by its identity."""
+        return next((item for item in self.releases(release.platform, release.component) if item.id == release), None)
+
+    def at(self, path: str) -> Release | None:
+        """Return the release whose file is at ``path`` (relative to the tree's root)."""
+        return self._paths.get(path)
+
+    def platforms(self) -> frozenset[Platform]:
+        """Return the platforms that have a release."""
+        return frozenset(platform for platform, _ in self._groups)
+
+    def __iter__(self) -> Iterator[Release]:
+        return iter(self._paths.values())
+
+    def __len__(self) -> int:
+        return len(self._paths)

@@ -1,0 +1,98 @@
+"""Requirements between components: what can be installed at all, and in which order (L13, FR-UPD-007)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from repo_server.core.model import Platform, Release, ReleaseId, Requirement
+from repo_server.core.version import Version
+
+Ceilings = dict[tuple[Platform, str], Version]
+
+
+def cyclic(releases: Iterable[Release]) -> frozenset[ReleaseId]:
+    """Return the releases that could only be installed after themselves.
+
+    A release is installable when each of its requirements is met by an installable release. The least set that
+    satisfies this leaves out what waits for itself; the greatest set keeps it. The difference are the cycles;
+    a release that requires something the tree does not have is in neither.
+    """
+    everything = list(releases)
+    demanding = [release for release in everything if release.requires]
+    if not demanding:
+        return frozenset()
+    free = [release for release in everything if not release.requires]
+    return frozenset(_installable_at_most(free, demanding) - _installable_at_least(free, demanding))
+
+
+def unmet(release: Release, version_of: Callable[[str], Version | None]) -> tuple[Requirement, ...]:
+    """Return a release's requirements that ``version_of`` (component → version) does not meet."""
+
+    def met(requirement: Requirement) -> bool:
+        have = version_of(requirement.name)
+        return have is not None and have >= requirement.min_version
+
+    return tuple(requirement for requirement in release.requires if not met(requirement))
+
+
+def safe_order(chosen: Mapping[str, Release], preference: Sequence[str]) -> tuple[list[Release], list[Release]]:
+    """Order releases so that each comes after those it requires; also return those that no order serves.
+
+    Among equals the order of ``preference`` (component names) counts.
+    """
+    rank = {name: index for index, name in enumerate(preference)}
+    waiting = sorted(chosen.values(), key=lambda release: (rank.get(release.component, len(rank)), release.component))
+    ordered: list[Release] = []
+    while waiting:
+        names = {release.component for release in waiting}
+        ready = next(
+            (
+                release
+                for release in waiting
+                if not any(item.name in names and item.name != release.component for item in release.requires)
+            ),
+            None,
+        )
+        if ready is None:
+            return ordered, waiting
+        waiting.remove(ready)
+        ordered.append(ready)
+    return ordered, []
+
+
+def _installable_at_least(free: list[Release], demanding: list[Release]) -> set[ReleaseId]:
+    ceilings: Ceilings = {}
+    for release in free:
+        _raise(ceilings, release)
+    found: set[ReleaseId] = set()
+    waiting = demanding
+    while True:
+        ready = [release for release in waiting if _met(release, ceilings)]
+        if not ready:
+            return found
+        for release in ready:
+            _raise(ceilings, release)
+        found |= {release.id for release in ready}
+        waiting = [release for release in waiting if release.id not in found]
+
+
+def _installable_at_most(free: list[Release], demanding: list[Release]) -> set[ReleaseId]:
+    kept = demanding
+    while True:
+        ceilings: Ceilings = {}
+        for release in (*free, *kept):
+            _raise(ceilings, release)
+        staying = [release for release in kept if _met(release, ceilings)]
+        if len(staying) == len(kept):
+            return {release.id for release in kept}
+        kept = staying
+
+
+def _met(release: Release, ceilings: Ceilings) -> bool:
+    return not unmet(release, lambda name: ceilings.get((release.platform, name)))
+
+
+def _raise(ceilings: Ceilings, release: Release) -> None:
+    key = (release.platform, release.component)
+    if key not in ceilings or release.version > ceilings[key]:
+        ceilings[key] = release.version

@@ -1,0 +1,195 @@
+"""``package.toml``: what a package says of itself and how it is installed (L40 to L43)."""
+
+from __future__ import annotations
+
+import enum
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from repo_server.core.errors import PackageInvalid, SidecarInvalid, VersionInvalid
+from repo_server.core.model import COMPONENT_PATTERN, Arch, Os, Platform, ReleaseId, Requirement
+from repo_server.core.sidecars import parse_requirements
+from repo_server.core.version import Version
+
+MANIFEST_NAME = "package.toml"
+"""The archive's first entry (L40)."""
+
+MAX_MANIFEST_BYTES = 256 * 1024
+
+
+class ServiceKind(enum.StrEnum):
+    """Who runs the component's program (L42)."""
+
+    PROCESS = "process"
+    SYSTEMD = "systemd"
+    LAUNCHD = "launchd"
+    WINDOWS_SERVICE = "windows-service"
+    NONE = "none"
+
+
+class HealthKind(enum.StrEnum):
+    """How the agent finds out whether the component works (L43, FR-CMP-005)."""
+
+    PROCESS = "process"
+    COMMAND = "command"
+    HTTP = "http"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is started and stopped. ``command`` is relative to the install folder."""
+
+    kind: ServiceKind = ServiceKind.NONE
+    name: str | None = None
+    command: tuple[str, ...] = ()
+    stop_timeout_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The check after a start: it must pass within ``timeout_seconds`` and hold for ``probation_seconds``."""
+
+    kind: HealthKind = HealthKind.PROCESS
+    command: tuple[str, ...] = ()
+    url: str | None = None
+    port: int | None = None
+    timeout_seconds: float = 30.0
+    probation_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Programs of the package, run from the staged folder, each within ``timeout_seconds``."""
+
+    pre_install: tuple[str, ...] = ()
+    post_install: tuple[str, ...] = ()
+    timeout_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PackageManifest:
+    """A parsed ``package.toml``."""
+
+    id: ReleaseId
+    payload: str
+    preserve: tuple[str, ...] = ()
+    requires: tuple[Requirement, ...] = ()
+    modes: tuple[tuple[str, int], ...] = ()
+    """Glob → permission bits, for archives that carry none; the last match counts."""
+    service: Service = Service()
+    health: Health = Health()
+    hooks: Hooks = Hooks()
+
+
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+_PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+_Argument = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+_Command = Annotated[list[_Argument], msgspec.Meta(max_length=256)]
+
+
+class _RequirementToml(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    min_version: str
+
+
+class _ServiceToml(msgspec.Struct, forbid_unknown_fields=True):
+    kind: ServiceKind = ServiceKind.NONE
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}$")] | None = None
+    command: _Command = []
+    stop_timeout_seconds: _Seconds = 30.0
+
+
+class _HealthToml(msgspec.Struct, forbid_unknown_fields=True):
+    kind: HealthKind = HealthKind.PROCESS
+    command: _Command = []
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s]+$", max_length=2048)] | None = None
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    timeout_seconds: _PositiveSeconds = 30.0
+    probation_seconds: _Seconds = 0.0
+
+
+class _HooksToml(msgspec.Struct, forbid_unknown_fields=True):
+    pre_install: _Command = []
+    post_install: _Command = []
+    timeout_seconds: _PositiveSeconds = 60.0
+
+
+class _PackageToml(msgspec.Struct, forbid_unknown_fields=True):
+    component: Annotated[str, msgspec.Meta(pattern=f"^{COMPONENT_PATTERN}$")]
+    version: str
+    os: Os
+    arch: Arch
+    payload: str = "files"
+    preserve: Annotated[list[str], msgspec.Meta(max_length=256)] = []
+    requires: Annotated[list[_RequirementToml], msgspec.Meta(max_length=64)] = []
+    modes: Annotated[dict[str, str], msgspec.Meta(max_length=256)] = {}
+    service: _ServiceToml = msgspec.field(default_factory=_ServiceToml)
+    health: _HealthToml = msgspec.field(default_factory=_HealthToml)
+    hooks: _HooksToml = msgspec.field(default_factory=_HooksToml)
+
+
+def parse_package_toml(data: bytes) -> PackageManifest:
+    """Read a ``package.toml``; raise ``PackageInvalid`` (L40 to L43)."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise _invalid(f"is larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        raw = msgspec.convert(tomllib.loads(data.decode()), _PackageToml)
+        version = Version(raw.version)
+        requires = parse_requirements([(item.name, item.min_version) for item in raw.requires], MANIFEST_NAME)
+    except UnicodeDecodeError as error:
+        raise _invalid(f"is not UTF-8 at byte {error.start}") from None
+    except (VersionInvalid, SidecarInvalid) as error:
+        raise _invalid(error.message) from None
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
+        raise _invalid(f"{error}") from None
+    return PackageManifest(
+        id=ReleaseId(raw.component, version, Platform(raw.os, raw.arch)),
+        payload=_relative(raw.payload, "payload"),
+        preserve=tuple(_relative(glob, "preserve") for glob in raw.preserve),
+        requires=requires,
+        modes=tuple((_relative(glob, "modes"), _mode(text)) for glob, text in raw.modes.items()),
+        service=_service(raw.service),
+        health=_health(raw.health),
+        hooks=Hooks(tuple(raw.hooks.pre_install), tuple(raw.hooks.post_install), raw.hooks.timeout_seconds),
+    )
+
+
+def _service(raw: _ServiceToml) -> Service:
+    if raw.kind is ServiceKind.PROCESS and not raw.command:
+        raise _invalid('service.kind = "process" needs service.command')
+    if raw.kind not in {ServiceKind.PROCESS, ServiceKind.NONE} and not raw.name:
+        raise _invalid(f'service.kind = "{raw.kind}" needs service.name')
+    return Service(raw.kind, raw.name, tuple(raw.command), raw.stop_timeout_seconds)
+
+
+def _health(raw: _HealthToml) -> Health:
+    needs: dict[HealthKind, tuple[str, Any]] = {
+        HealthKind.COMMAND: ("command", raw.command),
+        HealthKind.HTTP: ("url", raw.url),
+        HealthKind.TCP: ("port", raw.port),
+    }
+    if raw.kind in needs and not needs[raw.kind][1]:
+        raise _invalid(f'health.kind = "{raw.kind}" needs health.{needs[raw.kind][0]}')
+    return Health(raw.kind, tuple(raw.command), raw.url, raw.port, raw.timeout_seconds, raw.probation_seconds)
+
+
+def _relative(path: str, where: str) -> str:
+    parts = path.split("/")
+    if not path or "\\" in path or "\0" in path or ":" in path or any(part in {"", ".", ".."} for part in parts):
+        raise _invalid(f"{where}: {path!r:.120} is not a relative path with / and without . or ..")
+    return path
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise _invalid(f'modes: {text!r:.20} is not permission bits like "0755" (no setuid, setgid or sticky)')
+    return int(text, 8)
+
+
+def _invalid(why: str) -> PackageInvalid:
+    return PackageInvalid("invalid_package", f"{MANIFEST_NAME}: {why}")

@@ -1,0 +1,1 @@
+"""``repotool``: what an operator types."""
