@@ -1,0 +1,171 @@
+"""Reading and writing single files of a tree: never through a link, never half (L17 to L19, L25, L29).
+
+::
+
+    TreeError
+    ├── NotRegular     something else than a regular file, or a link on the way
+    ├── TooLarge       more bytes than the limit
+    └── Busy           another operation holds the tree's lock
+
+A file that does not exist is Python's ``FileNotFoundError``; what the disk says is an ``OSError``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import math
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+LOCK_NAME = ".lock"
+TEMPORARY_PREFIX = ".tmp-"
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO would block for ever, and nothing else minds.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class TreeError(Exception):
+    """Something about a file of the tree is not as the format says."""
+
+
+class NotRegular(TreeError):
+    """The name does not lead to a regular file without passing a link (L29)."""
+
+
+class TooLarge(TreeError):
+    """The file has more bytes than the limit (L6)."""
+
+
+class Busy(TreeError):
+    """Another operation holds the tree's lock (L17)."""
+
+
+class FileIdentity(NamedTuple):
+    """What must be unchanged for a digest to be trusted (L25)."""
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileIdentity:
+        """Take the identity from a ``stat`` result."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def open_beneath(root: Path, relative: str) -> int:
+    """Open a regular file for reading and return its descriptor; every folder on the way is a real one (L29).
+
+    Raises ``NotRegular``, ``FileNotFoundError`` or another ``OSError``. ``relative`` uses ``/``.
+    """
+    parts = relative.split("/")
+    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
+        raise NotRegular(f"{relative!r} is not a path inside the tree")
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parts[:-1]:
+            inner = os.open(part, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        descriptor = os.open(parts[-1], _FILE, dir_fd=folder)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}:
+            raise NotRegular(f"{relative} leads through a link or is not a regular file") from error
+        raise
+    finally:
+        os.close(folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular(f"{relative} is not a regular file")
+    return descriptor
+
+
+def read_small(root: Path, relative: str, limit: int) -> tuple[bytes, FileIdentity]:
+    """Read a file of at most ``limit`` bytes; raise ``TooLarge`` without reading a larger one (L6)."""
+    descriptor = open_beneath(root, relative)
+    try:
+        status = os.fstat(descriptor)
+        data = b"" if status.st_size > limit else os.read(descriptor, limit + 1)
+        if status.st_size > limit or len(data) > limit:
+            raise TooLarge(f"{relative} has {max(status.st_size, len(data))} bytes; at most {limit} are read")
+        return data, FileIdentity.of(status)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Replace a file whole and durably; its modification time moves at least one whole second (L18, L19)."""
+    temporary = temporary_beside(path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            _move_on(descriptor, path)
+            os.fsync(descriptor)
+        publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return an unused dot-name in a file's folder (L18)."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a finished, fsynced temporary file to its name, durably (L18)."""
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file durably; one that is not there is removed already."""
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def tree_lock(root: Path) -> Iterator[None]:
+    """Hold the tree's exclusive lock; raise ``Busy`` at once when another operation has it (L17)."""
+    descriptor = os.open(root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"another operation is working on {root}; wait for it and try again") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _move_on(descriptor: int, replaced: Path) -> None:
+    """Give a new file a modification time at least one whole second after that of the file it replaces (L19)."""
+    try:
+        before = replaced.lstat().st_mtime
+    except FileNotFoundError:
+        return
+    now = os.fstat(descriptor).st_mtime
+    if math.floor(now) <= math.floor(before):
+        later = math.floor(before) + 1
+        os.utime(descriptor, (later, later))

@@ -1,0 +1,1 @@
+"""What the tests of all folders share: real trees, processes and servers."""
