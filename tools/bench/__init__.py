@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a ratio to a named baseline measured in the same run (design §9)."""
