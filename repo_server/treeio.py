@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import math
 import os
 import secrets
 import stat
@@ -25,6 +24,7 @@ from typing import NamedTuple
 
 LOCK_NAME = ".lock"
 TEMPORARY_PREFIX = ".tmp-"
+_SECOND = 10**9
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO would block for ever, and nothing else minds.
@@ -68,7 +68,7 @@ def open_beneath(root: Path, relative: str) -> int:
     Raises ``NotRegular``, ``FileNotFoundError`` or another ``OSError``. ``relative`` uses ``/``.
     """
     parts = relative.split("/")
-    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
+    if any(part in {"", ".", ".."} or "\0" in part for part in parts) or not _encodable(relative):
         raise NotRegular(f"{relative!r} is not a path inside the tree")
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -76,6 +76,9 @@ def open_beneath(root: Path, relative: str) -> int:
             inner = os.open(part, _FOLDER, dir_fd=folder)
             os.close(folder)
             folder = inner
+        # Even opening a FIFO or a device can have an effect, so look first; below, look again at what was opened.
+        if not stat.S_ISREG(os.stat(parts[-1], dir_fd=folder, follow_symlinks=False).st_mode):
+            raise NotRegular(f"{relative} is a link or not a regular file")
         descriptor = os.open(parts[-1], _FILE, dir_fd=folder)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}:
@@ -94,7 +97,7 @@ def read_small(root: Path, relative: str, limit: int) -> tuple[bytes, FileIdenti
     descriptor = open_beneath(root, relative)
     try:
         status = os.fstat(descriptor)
-        data = b"" if status.st_size > limit else os.read(descriptor, limit + 1)
+        data = b"" if status.st_size > limit else _read(descriptor, limit + 1)
         if status.st_size > limit or len(data) > limit:
             raise TooLarge(f"{relative} has {max(status.st_size, len(data))} bytes; at most {limit} are read")
         return data, FileIdentity.of(status)
@@ -162,10 +165,28 @@ def tree_lock(root: Path) -> Iterator[None]:
 def _move_on(descriptor: int, replaced: Path) -> None:
     """Give a new file a modification time at least one whole second after that of the file it replaces (L19)."""
     try:
-        before = replaced.lstat().st_mtime
+        before = replaced.lstat().st_mtime_ns
     except FileNotFoundError:
         return
-    now = os.fstat(descriptor).st_mtime
-    if math.floor(now) <= math.floor(before):
-        later = math.floor(before) + 1
-        os.utime(descriptor, (later, later))
+    # In whole numbers: as a float, the last 100 ns of a second are already the next one.
+    now = os.fstat(descriptor).st_mtime_ns
+    if now // _SECOND <= before // _SECOND:
+        later = (before // _SECOND + 1) * _SECOND
+        os.utime(descriptor, ns=(later, later))
+
+
+def _encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read(descriptor: int, limit: int) -> bytes:
+    """Read up to ``limit`` bytes; a network file system may give them in pieces."""
+    pieces: list[bytes] = []
+    while limit > 0 and (piece := os.read(descriptor, limit)):
+        pieces.append(piece)
+        limit -= len(piece)
+    return b"".join(pieces)

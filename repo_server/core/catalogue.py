@@ -51,13 +51,14 @@ class Catalogue:
             if old is not None:
                 del group_of(old)[old.id]
 
-        for path in removed:
+        coming = list(added)
+        for path in (*removed, *(release.path for release in coming)):
             drop(path)
-        for release in added:
-            drop(release.path)
+        for release in coming:
             group = group_of(release)
-            if release.id in group:
-                raise RuntimeError(f"two files for {release.id}: {group[release.id].path}, {release.path}")
+            if release.id in group or release.path in paths:
+                other = group.get(release.id) or paths[release.path]
+                raise RuntimeError(f"one id or path twice: {other.id} at {other.path}, {release.id} at {release.path}")
             group[release.id] = release
             paths[release.path] = release
         for key, group in touched.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from repo_server.core.model import Platform, Release, ReleaseId, Requirement
 from repo_server.core.version import Version
@@ -15,13 +16,14 @@ def cyclic(releases: Iterable[Release]) -> frozenset[ReleaseId]:
 
     A release is installable when each of its requirements is met by an installable release. The least set that
     satisfies this leaves out what waits for itself; the greatest set keeps it. The difference are the cycles;
-    a release that requires something the tree does not have is in neither.
+    a release that requires something the tree does not have is in neither. A stepping stone (its own component, at a
+    lower version) is a matter of what a device has, and may have left the tree long ago: it counts as met.
     """
     everything = list(releases)
-    demanding = [release for release in everything if release.requires]
+    demanding = [release for release in everything if _demands(release)]
     if not demanding:
         return frozenset()
-    free = [release for release in everything if not release.requires]
+    free = [release for release in everything if not _demands(release)]
     return frozenset(_installable_at_most(free, demanding) - _installable_at_least(free, demanding))
 
 
@@ -35,29 +37,49 @@ def unmet(release: Release, version_of: Callable[[str], Version | None]) -> tupl
     return tuple(requirement for requirement in release.requires if not met(requirement))
 
 
-def safe_order(chosen: Mapping[str, Release], preference: Sequence[str]) -> tuple[list[Release], list[Release]]:
-    """Order releases so that each comes after those it requires; also return those that no order serves.
+def safe_order(
+    chosen: Mapping[str, Release],
+    preference: Sequence[str],
+    has: Callable[[str], Version | None] = lambda _: None,
+) -> tuple[list[Release], list[Release]]:
+    """Order releases so that each comes after those it requires; also return those that only a circle serves.
 
-    Among equals the order of ``preference`` (component names) counts.
+    What the device ``has`` (component → version) already serves a requirement where no order can. Among equals the
+    order of ``preference`` (component names) counts. The second list is empty, or every release in it can only be
+    installed after itself; the first is then what can be installed without them.
     """
     rank = {name: index for index, name in enumerate(preference)}
     waiting = sorted(chosen.values(), key=lambda release: (rank.get(release.component, len(rank)), release.component))
     ordered: list[Release] = []
     while waiting:
         names = {release.component for release in waiting}
-        ready = next(
-            (
-                release
-                for release in waiting
-                if not any(item.name in names and item.name != release.component for item in release.requires)
-            ),
-            None,
-        )
+        ready = next((item for item in waiting if not _waits_for(item, names)), None)
         if ready is None:
-            return ordered, waiting
+            lacking = {item.component: {need.name for need in unmet(item, has)} - {item.component} for item in waiting}
+            ready = next((item for item in waiting if not _waits_for(item, names & lacking[item.component])), None)
+        if ready is None:
+            return ordered, _in_circles(waiting, lacking)
         waiting.remove(ready)
         ordered.append(ready)
     return ordered, []
+
+
+def _waits_for(release: Release, names: AbstractSet[str]) -> bool:
+    return any(item.name in names and item.name != release.component for item in release.requires)
+
+
+def _in_circles(waiting: list[Release], lacking: Mapping[str, AbstractSet[str]]) -> list[Release]:
+    """Return the releases that are reached from themselves; the others only wait for one of these."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        new = set(lacking[start])
+        while new:
+            found |= new
+            new = {name for item in new for name in lacking.get(item, ())} - found
+        return found
+
+    return [release for release in waiting if release.component in reached(release.component)]
 
 
 def _installable_at_least(free: list[Release], demanding: list[Release]) -> set[ReleaseId]:
@@ -88,8 +110,17 @@ def _installable_at_most(free: list[Release], demanding: list[Release]) -> set[R
         kept = staying
 
 
+def _demands(release: Release) -> list[Requirement]:
+    return [item for item in release.requires if not _is_stepping_stone(item, release)]
+
+
+def _is_stepping_stone(requirement: Requirement, release: Release) -> bool:
+    return requirement.name == release.component and requirement.min_version < release.version
+
+
 def _met(release: Release, ceilings: Ceilings) -> bool:
-    return not unmet(release, lambda name: ceilings.get((release.platform, name)))
+    missing = unmet(release, lambda name: ceilings.get((release.platform, name)))
+    return all(_is_stepping_stone(item, release) for item in missing)
 
 
 def _raise(ceilings: Ceilings, release: Release) -> None:

@@ -7,8 +7,8 @@ import uuid
 
 from repo_server.core.errors import DeviceIdInvalid
 
-_PREFIX = re.compile(r"(?:win|mac|macos|lin|linux)-", re.IGNORECASE)
-_UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+_PREFIX = re.compile(r"(?:win|mac|macos|lin|linux)-", re.IGNORECASE | re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _PLACEHOLDERS = frozenset({uuid.UUID(int=0), uuid.UUID(int=2**128 - 1)})
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.exceptions import Error as SecureSystemsLibError
@@ -26,6 +29,8 @@ ACCEPTED = frozenset(
     {("ecdsa", "ecdsa-sha2-nistp256"), ("rsa", "rsassa-pss-sha256"), ("ed25519", "ed25519")},
 )
 """Key type and scheme of a release key (L22, NFR-SEC-002)."""
+
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,10 @@ class ReleaseKeys:
         payload = statement.to_bytes()
         known = [signature for signature in signatures if signature.key_id in self.keys]
         good = tuple(signature for signature in known if _verifies(self.keys[signature.key_id], signature, payload))
-        if len({signature.key_id for signature in good}) >= self.threshold:
+        signers = {signature.key_id for signature in good}
+        if len(signers) >= self.threshold:
             return Verified(good)
-        have = f"{len(good)} of {self.threshold} needed release keys signed this file under this name"
+        have = f"{len(signers)} of {self.threshold} needed release keys signed this file under this name"
         if not known:
             return NotVerified("unknown_key", f"{have}; no key id in .sig is a release key of {self.product}")
         return NotVerified(
@@ -79,8 +85,8 @@ def release_keys(fields: Mapping[str, Any]) -> ReleaseKeys:
     if not 1 <= len(block["keys"]) <= MAX_KEYS:
         raise _invalid(f"{KEYS_FIELD} names {len(block['keys'])} keys; expected 1 to {MAX_KEYS}")
     keys = {key_id: _key(key_id, value) for key_id, value in block["keys"].items()}
-    # One key under two ids would count twice towards the threshold.
-    if len({key.keyval["public"] for key in keys.values()}) != len(keys):
+    # One key under two ids would count twice towards the threshold, however differently its PEM is wrapped.
+    if len({_canonical(key).keyval["public"] for key in keys.values()}) != len(keys):
         raise _invalid("two key ids name the same key")
     threshold = block.get("threshold")
     if not isinstance(threshold, int) or isinstance(threshold, bool) or not 1 <= threshold <= len(keys):
@@ -99,19 +105,31 @@ def release_keys_fields(product: str, keys: Sequence[Key], threshold: int) -> di
 
 
 def _key(key_id: str, value: Any) -> Key:
+    if not _KEY_ID.fullmatch(key_id):
+        raise _invalid(f"key id {key_id!r:.80} is not 64 hex digits; no line of a .sig could name it")
     try:
         key: Key = SSlibKey.from_dict(key_id, dict(value))
         if (key.keytype, key.scheme) not in ACCEPTED:
             raise _invalid(f"{key.keytype}/{key.scheme} is not accepted; expected one of {sorted(ACCEPTED)}")
-        if key.keytype == "rsa":
-            public = load_pem_public_key(key.keyval["public"].encode())
-            if not isinstance(public, RSAPublicKey) or public.key_size < MIN_RSA_BITS:
-                raise _invalid(f"an RSA key needs {MIN_RSA_BITS} bits or more")
-    except (KeyError, TypeError, AttributeError, ValueError, SecureSystemsLibError) as error:
-        if isinstance(error, KeysInvalid):
-            raise
-        raise _invalid(f"key {key_id:.80}: {error}") from None
+        really = _canonical(key)
+    except KeysInvalid:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, SecureSystemsLibError, UnsupportedAlgorithm) as error:
+        raise _invalid(f"key {key_id}: {error}") from None
+    if (really.keytype, really.scheme) != (key.keytype, key.scheme):
+        raise _invalid(f"key {key_id} says {key.keytype}/{key.scheme} and is {really.keytype}/{really.scheme}")
     return key
+
+
+def _canonical(key: Key) -> SSlibKey:
+    """Return the key as its own bytes say it is; raise ``KeysInvalid`` or ``ValueError``."""
+    text = key.keyval["public"]
+    if key.keytype == "ed25519":
+        return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)))
+    public = load_pem_public_key(text.encode())
+    if isinstance(public, RSAPublicKey) and public.key_size < MIN_RSA_BITS:
+        raise _invalid(f"an RSA key needs {MIN_RSA_BITS} bits or more; this one has {public.key_size}")
+    return SSlibKey.from_crypto(public)
 
 
 def _verifies(key: Key, signature: ReleaseSignature, payload: bytes) -> bool:

@@ -111,6 +111,11 @@ def parse_release_name(name: str, components: Collection[str] = DEFAULT_COMPONEN
     problem = unsafe_name(name)
     if problem is not None:
         raise NameInvalid("unsafe_name", f"the name {problem}; rename the file")
+    # A version may end in .sha256 or .tmp; nobody would ever look for a release under such a name (L3).
+    if split_sidecar(name) is not None or is_temporary(name):
+        raise NameInvalid(
+            "unrecognised_name", f"{name!r} is named like a sidecar or a temporary file; give it another version"
+        )
     stem, extension = _split_extension(name)
     component, _, rest = stem.partition("-")
     os_text, _, rest = rest.partition("-")
@@ -157,8 +162,11 @@ def unsafe_name(name: str) -> str | None:
 
 
 def printable(path: str) -> str:
-    """Escape everything in a path that a terminal or a log must not see as it is (L9)."""
-    return "".join(char if char.isprintable() else _escape(char) for char in path)
+    """Escape everything in a path that a terminal or a log must not see as it is (L9).
+
+    The backslash is escaped as well, so that two paths never look like one.
+    """
+    return "".join(char if char.isprintable() and char != "\\" else _escape(char) for char in path)
 
 
 def _escape(char: str) -> str:

@@ -62,7 +62,10 @@ class Decision:
     offers: tuple[Offer, ...]
     reasons: tuple[Reason, ...]
     universal: bool
-    """The answer depends neither on the device's id nor on the time: equal devices get an equal one."""
+    """The answer depends neither on the time nor, but for the channel, on the device's id.
+
+    Every device with the same channel, platform and components gets an equal one, at any time.
+    """
 
 
 @dataclass(slots=True)
@@ -145,14 +148,16 @@ def _settle(choices: dict[str, _Choice], preference: tuple[str, ...]) -> list[Re
     """Drop candidates until all requirements are met and there is an order; return the offers in it.
 
     Requirements only ask for "at least", so lowering one candidate can never help another: descending from the
-    best candidates ends at the highest set that works.
+    best candidates ends at the highest set that works, in whichever order the components stand. (In a circle there
+    may be several such sets: all of it descends, and the next check gets the rest.)
     """
+    installed = {name: choice.installed.version for name, choice in choices.items()}
     while True:
         dropped = [name for name in choices if _drop_unmet(name, choices)]
         if dropped:
             continue
         chosen = {name: choice.best for name, choice in choices.items()}
-        ordered, stuck = safe_order({name: best for name, best in chosen.items() if best}, preference)
+        ordered, stuck = safe_order({name: best for name, best in chosen.items() if best}, preference, installed.get)
         if not stuck:
             return ordered
         for release in stuck:
@@ -170,18 +175,27 @@ def _drop_unmet(name: str, choices: dict[str, _Choice]) -> bool:
         other = choices.get(component)
         if other is None:
             return None
-        # A release that requires its own component means what was there before: a stepping stone.
-        return other.best.version if other.best and component != name else other.installed.version
+        if component == name:  # a stepping stone: what was there before
+            return other.installed.version
+        if other.best is not None:
+            return other.best.version
+        # A recalled version is on its way out: nothing is built on it (L51). Otherwise a candidate that falls out
+        # would raise what is there, and the answer would depend on the order of the components.
+        return None if other.recalled is not None else other.installed.version
 
     missing = unmet(best, version_of)
     if not missing:
         return False
-    have = ", ".join(f"{item.name} is {version_of(item.name) or 'absent'}" for item in missing)
+    have = ", ".join(f"{item.name} is {version_of(item.name) or _lack_of(choices.get(item.name))}" for item in missing)
     needs = ", ".join(str(item) for item in missing)
     reason = Reason(name, Code.REQUIRES_UNMET, f"{best.version} requires {needs}; {have}", best)
     choices[name].passed_over.append(reason)
     choices[name].candidates.pop(0)
     return True
+
+
+def _lack_of(choice: _Choice | None) -> str:
+    return f"{choice.installed.version}, which is recalled" if choice is not None and choice.recalled else "absent"
 
 
 def _action(release: Release, choice: _Choice) -> Action:
@@ -192,9 +206,11 @@ def _action(release: Release, choice: _Choice) -> Action:
 def _explain(catalogue: Catalogue, device: Device, channel: AssignedChannel, choice: _Choice) -> Reason:
     name, have = choice.installed.name, choice.installed.version
     held_back = sorted(choice.passed_over, key=_version_of, reverse=True)
+    if choice.best is not None:
+        held_back = [reason for reason in held_back if _version_of(reason) > choice.best.version]
     changes_at = min((reason.changes_at for reason in held_back if reason.changes_at), default=None)
     if choice.best is not None:
-        better = next((reason for reason in held_back if _version_of(reason) > choice.best.version), None)
+        better = next(iter(held_back), None)
         what = f"{choice.best.version} ({choice.best.channel})"
         if choice.recalled is not None and choice.recalled.block is not None:
             what += f", because {have} is recalled: {choice.recalled.block.reason}"

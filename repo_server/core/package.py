@@ -86,6 +86,7 @@ class PackageManifest:
     hooks: Hooks = Hooks()
 
 
+# \Z, not $: Python's $ also matches before a final line feed.
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 _PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 _Argument = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
@@ -99,7 +100,7 @@ class _RequirementToml(msgspec.Struct, forbid_unknown_fields=True):
 
 class _ServiceToml(msgspec.Struct, forbid_unknown_fields=True):
     kind: ServiceKind = ServiceKind.NONE
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}$")] | None = None
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}\Z")] | None = None
     command: _Command = []
     stop_timeout_seconds: _Seconds = 30.0
 
@@ -107,7 +108,7 @@ class _ServiceToml(msgspec.Struct, forbid_unknown_fields=True):
 class _HealthToml(msgspec.Struct, forbid_unknown_fields=True):
     kind: HealthKind = HealthKind.PROCESS
     command: _Command = []
-    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s]+$", max_length=2048)] | None = None
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s\x00-\x1f\x7f]+\Z", max_length=2048)] | None = None
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     timeout_seconds: _PositiveSeconds = 30.0
     probation_seconds: _Seconds = 0.0
@@ -120,7 +121,7 @@ class _HooksToml(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _PackageToml(msgspec.Struct, forbid_unknown_fields=True):
-    component: Annotated[str, msgspec.Meta(pattern=f"^{COMPONENT_PATTERN}$")]
+    component: Annotated[str, msgspec.Meta(pattern=rf"^{COMPONENT_PATTERN}\Z")]
     version: str
     os: Os
     arch: Arch
@@ -145,7 +146,8 @@ def parse_package_toml(data: bytes) -> PackageManifest:
         raise _invalid(f"is not UTF-8 at byte {error.start}") from None
     except (VersionInvalid, SidecarInvalid) as error:
         raise _invalid(error.message) from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
+    # ValueError is also what tomllib lets through for a number of more than 4,300 digits.
+    except (ValueError, RecursionError) as error:
         raise _invalid(f"{error}") from None
     return PackageManifest(
         id=ReleaseId(raw.component, version, Platform(raw.os, raw.arch)),
@@ -180,7 +182,7 @@ def _health(raw: _HealthToml) -> Health:
 
 def _relative(path: str, where: str) -> str:
     parts = path.split("/")
-    if not path or "\\" in path or "\0" in path or ":" in path or any(part in {"", ".", ".."} for part in parts):
+    if not path.isprintable() or "\\" in path or ":" in path or any(part in {"", ".", ".."} for part in parts):
         raise _invalid(f"{where}: {path!r:.120} is not a relative path with / and without . or ..")
     return path
 

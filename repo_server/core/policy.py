@@ -59,7 +59,7 @@ class ChannelPolicy:
     devices: Mapping[str, Channel] = field(default_factory=lambda: MappingProxyType({}))
 
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class _LimitsToml(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,7 +76,7 @@ class _RepoToml(msgspec.Struct, forbid_unknown_fields=True):
     )
     default_channel: Channel = Channel.STABLE
     rescan_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 60
-    stale_days: _Count = 14
+    stale_days: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 14
     floors: dict[str, str] = {}
     limits: _LimitsToml = msgspec.field(default_factory=_LimitsToml)
 
@@ -149,7 +149,8 @@ def _toml(data: bytes, where: str, kind: type[_Value]) -> _Value:
         return msgspec.convert(tomllib.loads(data.decode()), kind)
     except UnicodeDecodeError as error:
         raise _invalid(where, f"is not UTF-8 at byte {error.start}") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
+    # ValueError is also what tomllib lets through for a number of more than 4,300 digits.
+    except (ValueError, RecursionError) as error:
         raise _invalid(where, f"{error}") from None
 
 

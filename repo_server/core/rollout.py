@@ -35,12 +35,12 @@ def includes(rollout: Rollout, version: Version, device_id: str | None, now: dat
     current = share(rollout, now)
     if current >= 1.0:
         return True
-    # Scaling a float by a power of two is exact, so the comparison is of integers.
-    return device_id is not None and position(rollout, version, device_id) < int(current * _SPACE)
+    # Scaling a float by a power of two is exact, and Python compares an int with a float exactly.
+    return device_id is not None and position(rollout, version, device_id) < current * _SPACE
 
 
 def reaches_at(rollout: Rollout, version: Version, device_id: str | None) -> datetime | None:
-    """Return about when the ramp will reach a device; ``None``: paused, or not as it stands."""
+    """Return when the ramp will reach a device, to about a second; ``None``: paused, or not as it stands."""
     if rollout.paused:
         return None
     where = 1.0 if device_id is None else position(rollout, version, device_id) / _SPACE
@@ -50,4 +50,7 @@ def reaches_at(rollout: Rollout, version: Version, device_id: str | None) -> dat
         return rollout.start
     rise = rollout.to_share - rollout.from_share
     fraction = (where - rollout.from_share) / rise if rise else 0.0
-    return rollout.start + timedelta(seconds=fraction * rollout.duration_seconds)
+    try:
+        return rollout.start + timedelta(seconds=fraction * rollout.duration_seconds)
+    except OverflowError:  # a start in the year 9999 is somebody's "never"
+        return None

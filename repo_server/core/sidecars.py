@@ -82,7 +82,8 @@ def format_channel(channel: Channel) -> bytes:
     return f"{channel}\n".encode()
 
 
-_Url = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\x7f]+$")]
+# \Z, not $: Python's $ also matches before a final line feed.
+_Url = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\x7f]+\Z")]
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -243,7 +244,8 @@ def _signature_line(number: int, line: str) -> ReleaseSignature:
 
 
 def _json(data: bytes, where: str, kind: type[_Value]) -> _Value:
-    _text(data, where)
+    if not _text(data, where).strip():
+        raise _malformed(where, "is empty; expected a JSON object")
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -67,7 +67,9 @@ def parse_statement(data: bytes) -> Statement:
 def check_product(product: str) -> str:
     """Return the product's name; raise ``StatementInvalid`` if it may not stand in a statement."""
     if not _PRODUCT.fullmatch(product):
-        raise _invalid(f"product {product!r:.80} is malformed; expected {_PRODUCT.pattern}")
+        raise StatementInvalid(
+            "malformed_statement", f"product {product!r:.80} is malformed; expected {_PRODUCT.pattern}"
+        )
     return product
 
 

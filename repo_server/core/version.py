@@ -32,6 +32,9 @@ class Version:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Version is immutable; {name} cannot be set to {value!r}")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"Version is immutable; {name} cannot be deleted")
+
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
         return type(self), (self.text,)
 
@@ -43,17 +46,17 @@ class Version:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Version) and self._key == other._key
 
-    def __lt__(self, other: Version) -> bool:
-        return self._key < other._key
+    def __lt__(self, other: object) -> bool:
+        return self._key < other._key if isinstance(other, Version) else NotImplemented
 
-    def __le__(self, other: Version) -> bool:
-        return self._key <= other._key
+    def __le__(self, other: object) -> bool:
+        return self._key <= other._key if isinstance(other, Version) else NotImplemented
 
-    def __gt__(self, other: Version) -> bool:
-        return self._key > other._key
+    def __gt__(self, other: object) -> bool:
+        return self._key > other._key if isinstance(other, Version) else NotImplemented
 
-    def __ge__(self, other: Version) -> bool:
-        return self._key >= other._key
+    def __ge__(self, other: object) -> bool:
+        return self._key >= other._key if isinstance(other, Version) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._key)
