@@ -1,0 +1,162 @@
+"""Components as plain child processes: each in its own session, found again after any crash (FR-CMP-001, FR-CMP-004).
+
+``run/<component>.json`` is written before the program is started, with a token that the program gets in its environment,
+and again with its pid and start time. So a program is found even if the agent died while starting it, and a process id
+that was given to somebody else is never touched. A component leads its own session; what it starts is stopped with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from agent.codes import Code
+from agent.durable import replace_file
+from agent.errors import AgentError
+from agent.platform.linux import boot_id, leader_with, members_of, start_ticks, wait_gone
+from agent.platform.programs import private_opener, resolve, tail
+from agent.platform.runfile import RunFile, read_run_file
+from agent.ports import Unit
+
+TOKEN_VARIABLE = "COMMANDIT_LAUNCH"  # noqa: S105 -- a variable's name
+COMPONENT_VARIABLE = "COMMANDIT_COMPONENT"
+FORCE_SECONDS = 10.0
+"""How long the kernel may take to end a killed process before stopping counts as failed."""
+MAX_LOG_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a program gets from us."""
+
+    environment: Mapping[str, str]
+    new_token: Callable[[], str]
+    """Unguessable and unique."""
+
+
+class ProcessManager:
+    """The ``ServiceManager`` port for ``service.kind = "process"``."""
+
+    def __init__(self, run_folder: Path, launch: Launch) -> None:
+        self._folder = run_folder
+        self._launch = launch
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, unit: Unit) -> None:
+        """Start the program detached, with its output in ``run/<component>.log``."""
+        if self.running(unit):
+            return
+        token = self._launch.new_token()
+        launched = RunFile(unit.component, token, boot_id())
+        self._write(launched)
+        command = resolve(unit.service.command, unit.folder)
+        environment = {**self._launch.environment, COMPONENT_VARIABLE: unit.component, TOKEN_VARIABLE: token}
+        try:
+            with self._open_log(unit.component) as log:
+                child = subprocess.Popen(  # noqa: S603 -- the command of a package that release keys signed
+                    command, cwd=unit.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True, umask=0o022,
+                )  # fmt: skip
+        except OSError as error:
+            raise AgentError(
+                Code.START_FAILED,
+                f"{unit.component}: cannot start {command[0]}: {error.strerror}; expected an executable program "
+                f"in {unit.folder}",
+            ) from error
+        self._children[child.pid] = child
+        self._write(RunFile(unit.component, token, launched.boot, child.pid, start_ticks(child.pid)))
+
+    def stop(self, unit: Unit) -> None:
+        """SIGTERM to the group, wait, SIGKILL to what is left; then forget it."""
+        state = read_run_file(self._path(unit.component))
+        if state is None:
+            return
+        deadline = time.monotonic() + unit.service.stop_timeout_seconds
+        pid = self._alive(state)
+        if pid is not None:
+            ticks = start_ticks(pid)
+            _signal_group(pid, signal.SIGTERM)
+            if ticks is not None and not wait_gone(pid, ticks, unit.service.stop_timeout_seconds):
+                _signal_group(pid, signal.SIGKILL)
+                if not wait_gone(pid, ticks, FORCE_SECONDS):
+                    raise AgentError(
+                        Code.STOP_FAILED,
+                        f"{unit.component}: process {pid} is still there {FORCE_SECONDS:.0f} s after SIGKILL; "
+                        "it hangs in the kernel, see its state with ps",
+                    )
+        self._stop_rest(state, pid, deadline)
+        self._reap()
+        self._path(unit.component).unlink(missing_ok=True)
+
+    def running(self, unit: Unit) -> bool:
+        """Whether the program that was started last is alive."""
+        self._reap()
+        state = read_run_file(self._path(unit.component))
+        return state is not None and self._alive(state) is not None
+
+    def wanted(self, component: str) -> bool:
+        """Whether it was started and not stopped since."""
+        return read_run_file(self._path(component)) is not None
+
+    def last_output(self, component: str) -> str:
+        """Return the end of its log."""
+        return tail(self._log_path(component))
+
+    def _alive(self, state: RunFile) -> int | None:
+        """Return the process id of a launch if that very process is alive."""
+        if state.boot != boot_id():
+            return None
+        if state.pid is None:
+            # The agent was killed between starting the program and noting its id.
+            return leader_with(_marker(state))
+        return state.pid if state.ticks is not None and start_ticks(state.pid) == state.ticks else None
+
+    def _stop_rest(self, state: RunFile, leader: int | None, deadline: float) -> None:
+        """End what the program started and left behind; it got the SIGTERM of the group as well."""
+        pid = leader or state.pid
+        if pid is None or state.boot != boot_id():
+            return
+        for member in members_of(pid, _marker(state)):
+            ticks = start_ticks(member)
+            if ticks is None or wait_gone(member, ticks, deadline - time.monotonic()):
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+            if not wait_gone(member, ticks, FORCE_SECONDS):
+                raise AgentError(Code.STOP_FAILED, f"{state.component}: process {member} is still there after SIGKILL")
+
+    def _reap(self) -> None:
+        self._children = {pid: child for pid, child in self._children.items() if child.poll() is None}
+
+    def _open_log(self, component: str) -> BinaryIO:
+        path = self._log_path(component)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size > MAX_LOG_BYTES:
+                path.replace(path.with_suffix(".log.1"))
+        return path.open("ab", opener=private_opener)
+
+    def _write(self, state: RunFile) -> None:
+        replace_file(self._path(state.component), json.dumps(asdict(state)).encode())
+
+    def _path(self, component: str) -> Path:
+        return self._folder / f"{component}.json"
+
+    def _log_path(self, component: str) -> Path:
+        return self._folder / f"{component}.log"
+
+
+def _marker(state: RunFile) -> bytes:
+    return f"{TOKEN_VARIABLE}={state.token}".encode()
+
+
+def _signal_group(leader: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, number)
