@@ -64,11 +64,16 @@ def wait_gone(pid: int, ticks: int, timeout: float) -> bool:
     except ProcessLookupError:
         return True
     try:
-        if start_ticks(pid) != ticks:
-            return True
-        waiting = select.poll()
-        waiting.register(descriptor, select.POLLIN)
-        return bool(waiting.poll(max(0.0, timeout) * 1000))
+        return start_ticks(pid) != ticks or _ends(descriptor, timeout)
+    finally:
+        os.close(descriptor)
+
+
+def wait_child(pid: int, timeout: float) -> bool:
+    """Wait up to ``timeout`` seconds for a child that nobody has reaped; return whether it ended. Reaps nothing."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        return _ends(descriptor, timeout)
     finally:
         os.close(descriptor)
 
@@ -109,9 +114,16 @@ class LinuxDisk:
         return exchange(one, other)
 
 
+def _ends(pidfd: int, timeout: float) -> bool:
+    waiting = select.poll()
+    waiting.register(pidfd, select.POLLIN)
+    return bool(waiting.poll(max(0.0, timeout) * 1000))
+
+
 def _pids() -> Iterator[int]:
     own = os.getpid()
-    return (int(name) for name in os.listdir(_PROC) if name.isdigit() and int(name) != own)
+    names = (entry.name for entry in _PROC.iterdir())
+    return (int(name) for name in names if name.isdigit() and int(name) != own)
 
 
 def _stat(pid: int) -> list[str] | None:

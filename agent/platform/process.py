@@ -1,8 +1,9 @@
 """Components as plain child processes: each in its own session, found again after any crash (FR-CMP-001, FR-CMP-004).
 
-``run/<component>.json`` is written before the program is started, with a token that the program gets in its environment,
-and again with its pid and start time. So a program is found even if the agent died while starting it, and a process id
-that was given to somebody else is never touched. A component leads its own session; what it starts is stopped with it.
+``run/<component>.json`` is written before the program is started, with a token that the program gets in its
+environment, and again with its pid and start time. So a program is found even if the agent died while starting it,
+and a process id that was given to somebody else is never touched. A component leads its own session; what it starts
+is stopped with it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from agent.codes import Code
 from agent.durable import replace_file
 from agent.errors import AgentError
 from agent.platform.linux import boot_id, leader_with, members_of, start_ticks, wait_gone
-from agent.platform.programs import private_opener, resolve, tail
+from agent.platform.programs import open_private, resolve, tail
 from agent.platform.runfile import RunFile, read_run_file
 from agent.ports import Unit
 
@@ -141,7 +142,7 @@ class ProcessManager:
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_size > MAX_LOG_BYTES:
                 path.replace(path.with_suffix(".log.1"))
-        return path.open("ab", opener=private_opener)
+        return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
     def _write(self, state: RunFile) -> None:
         replace_file(self._path(state.component), json.dumps(asdict(state)).encode())

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agent.platform.linux import die_with_parent
+from agent.platform.linux import die_with_parent, wait_child
 from agent.ports import Finished
 
 TAIL_BYTES = 2000
@@ -28,20 +28,26 @@ class LocalPrograms:
         """Run to the end or until ``timeout`` seconds are over; what it started in its session ends with it."""
         # A file and not a pipe: a grandchild that keeps a pipe open would hold us up after the program has ended.
         with tempfile.TemporaryFile(dir=self._scratch) as output:
-            program = subprocess.Popen(  # noqa: S603, PLW1509 -- from a package that release keys signed; one thread only
-                resolve(command, folder), cwd=folder, env={**self._environment, **facts}, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output, start_new_session=True, umask=0o022, preexec_fn=die_with_parent,
-            )  # fmt: skip
+            program = subprocess.Popen(  # noqa: S603 -- a command of a package that release keys signed
+                resolve(command, folder),
+                cwd=folder,
+                env={**self._environment, **facts},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                umask=0o022,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 -- a cycle has one thread
+            )
             try:
-                exit_code: int | None = program.wait(timeout)
-            except subprocess.TimeoutExpired:
-                exit_code = None
+                in_time = wait_child(program.pid, timeout)
             finally:
+                # Not reaped yet, so its id is still its own.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(program.pid, signal.SIGKILL)
-                program.wait()
+                exit_code = program.wait()
             output.seek(max(0, output.seek(0, os.SEEK_END) - TAIL_BYTES))
-            return Finished(exit_code, output.read().decode(errors="replace").strip())
+            return Finished(exit_code if in_time else None, output.read().decode(errors="replace").strip())
 
 
 def resolve(command: Sequence[str], folder: Path) -> list[str]:
@@ -60,6 +66,6 @@ def tail(path: Path) -> str:
         return ""
 
 
-def private_opener(path: str, flags: int) -> int:
-    """Open for the owner only (for ``open(…, opener=…)``)."""
+def open_private(path: Path, flags: int) -> int:
+    """Open a file that only its owner may read."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
