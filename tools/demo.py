@@ -146,7 +146,7 @@ def tell_story(story: Story) -> None:
     story.tell("publish", "1.0.0 to stable, 1.1.0 to beta, three components each", "downloads/, repotool ls")
 
     story.agent("install", "--server", story.server_url, "--root", story.home / "keys/root.json",
-                "--components", ",".join(COMPONENTS), "--channel", "stable", "--service-manager", "process")  # fmt: skip
+                "--components", ",".join(COMPONENTS), "--service-manager", "process")  # fmt: skip
     story.expect_version("1.0.0")
     story.tell("install", "the agent got 1.0.0 of everything and started it", "endpoint/opt/commandit/")
 
