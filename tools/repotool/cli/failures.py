@@ -1,0 +1,39 @@
+"""Every expected failure ends as one sentence on stderr and an exit code (design §11)."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import click
+
+from repo_server import treeio
+from repo_server.core.errors import FormatError
+from repotool import sentences
+from repotool.errors import ToolError
+
+FAILED, BUSY = 1, 4
+
+
+class SentenceGroup(click.Group):
+    """A group of commands whose errors are sentences, never tracebacks."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn what it raises into a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except ToolError as error:
+            _fail(ctx, str(error), error.exit_code)
+        except treeio.Busy as error:
+            _fail(ctx, str(error), BUSY)
+        except (treeio.TreeError, FormatError) as error:
+            _fail(ctx, str(error), FAILED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            _fail(ctx, sentences.of_os_error(error), FAILED)
+
+
+def _fail(ctx: click.Context, message: str, code: int) -> None:
+    click.echo(f"repotool: {message}", err=True)
+    ctx.exit(code)

@@ -1,0 +1,68 @@
+"""What a person sees: rich tables and progress on a terminal, plain aligned text otherwise; JSON when asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from repotool.digests import Progress as Report
+from repotool.digests import silent
+from repotool.tables import Table, plain
+
+_COLOURS = {
+    "offered": "green",
+    "blocked": "red",
+    "problem": "red",
+    "pending": "yellow",
+    "stable": "green",
+    "beta": "yellow",
+    "alpha": "magenta",
+}
+
+
+def say(text: str) -> None:
+    """Print a line for people."""
+    click.echo(text)
+
+
+def json(value: Any) -> None:
+    """Print facts as one JSON document."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def table(content: Table) -> None:
+    """Print a table, with colours if somebody looks at it."""
+    if not sys.stdout.isatty():
+        for line in plain(content):
+            click.echo(line)
+        return
+    rich = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    for column in content.columns:
+        rich.add_column(column, justify="right" if column in content.numbers else "left", overflow="fold")
+    for row in content.rows:
+        rich.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+    Console().print(rich)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Report]:
+    """Show a bar on stderr while bytes are worked through; nothing where nobody looks."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
