@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
-from agent.http import Transport
-from repo_server.core.wire import CheckRequest, CheckResponse, StatusRequest, StatusResponse
+import msgspec
+
+from agent.backoff import full_jitter, retry_after_seconds
+from agent.codes import Code
+from agent.errors import NetworkFailure
+from agent.http import Answer, Transport, describe
+from repo_server.core.names import printable
+from repo_server.core.wire import CheckRequest, CheckResponse, ErrorBody, StatusRequest, StatusResponse
+
+MAX_ANSWER_BYTES = 1024 * 1024
+
+_Kind = TypeVar("_Kind", CheckResponse, StatusResponse)
+_MOST_ERROR_TEXT = 300
+_GATEWAY = range(500, 600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +45,100 @@ class Client:
         random: Callable[[], float],
         now: Callable[[], datetime],
         retries: Retries = Retries(),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        raise NotImplementedError
+        self._transport = transport
+        self._servers = tuple(servers)
+        self._sleep = sleep
+        self._random = random
+        self._now = now
+        self._retries = retries
+        self._monotonic = monotonic
 
     def check(self, request: CheckRequest) -> CheckResponse:
         """Ask what to install; raise ``NetworkFailure`` when no server gives a usable answer."""
-        raise NotImplementedError
+        return self._ask("/v1/check", msgspec.json.encode(request), CheckResponse)
 
     def report(self, request: StatusRequest) -> StatusResponse:
         """Send update records; raise ``NetworkFailure``."""
-        raise NotImplementedError
+        return self._ask("/v1/status", msgspec.json.encode(request), StatusResponse)
+
+    def _ask(self, path: str, body: bytes, kind: type[_Kind]) -> _Kind:
+        for attempt in range(self._retries.rounds):
+            failures: list[NetworkFailure] = []
+            for server in self._servers:
+                try:
+                    return self._ask_one(f"{server}{path}", body, kind)
+                except NetworkFailure as failure:
+                    failures.append(failure)
+            if attempt == self._retries.rounds - 1 or not any(_may_pass(failure) for failure in failures):
+                break
+            pause = self._retries
+            self._sleep(full_jitter(attempt, pause.first_seconds, pause.longest_seconds, self._random))
+        raise _together(failures)
+
+    def _ask_one(self, url: str, body: bytes, kind: type[_Kind]) -> _Kind:
+        deadline = self._monotonic() + self._transport.timeouts.exchange
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        with self._transport.send("POST", url, body=body, headers=headers) as answer:
+            content = answer.read(MAX_ANSWER_BYTES, deadline, self._monotonic)
+            if answer.status != 200:  # noqa: PLR2004 -- OK
+                raise self._refusal(answer, content)
+            try:
+                return msgspec.json.decode(content, type=kind)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise _unusable(answer, content, f"{error}") from None
+
+    def _refusal(self, answer: Answer, content: bytes) -> NetworkFailure:
+        retry_after = retry_after_seconds(answer.header("retry-after"), self._now())
+        said = _said(content)
+        code = {
+            401: Code.UNAUTHORIZED,
+            403: Code.UNAUTHORIZED,
+            429: Code.RATE_LIMITED,
+            511: Code.CAPTIVE_PORTAL,
+        }.get(answer.status, Code.HTTP_STATUS)
+        message = f"{answer.url} answers {describe(answer.status)}{': ' + said if said else ''}"
+        return NetworkFailure(code, message, retry_after_seconds=retry_after, status=answer.status)
+
+
+def looks_like_a_page(content_type: str | None, start: bytes) -> bool:
+    """Whether an answer is a web page, such as a login page of a hotel's network."""
+    return "html" in (content_type or "").lower() or start.lstrip()[:1] == b"<"
+
+
+def _unusable(answer: Answer, content: bytes, why: str) -> NetworkFailure:
+    if looks_like_a_page(answer.header("content-type"), content):
+        message = f"{answer.url} answers with a web page; if this network has a login page, log in"
+        return NetworkFailure(Code.CAPTIVE_PORTAL, message, status=answer.status)
+    return NetworkFailure(
+        Code.BAD_RESPONSE, f"{answer.url} answers with something else than expected: {why}", status=answer.status
+    )
+
+
+def _said(content: bytes) -> str:
+    try:
+        body = msgspec.json.decode(content, type=ErrorBody)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    return printable(f"{body.error_code}: {body.message}")[:_MOST_ERROR_TEXT]
+
+
+def _may_pass(failure: NetworkFailure) -> bool:
+    """Whether asking again in a moment may help; a server that named its time is not asked before it (NFR-REL-001)."""
+    if failure.retry_after_seconds is not None:
+        return False
+    if failure.status is None or failure.status in _GATEWAY:
+        return failure.code is not Code.TLS
+    return failure.code is Code.TIMEOUT or failure.status in {408, 429}
+
+
+def _together(failures: list[NetworkFailure]) -> NetworkFailure:
+    first = failures[0]
+    waits = [failure.retry_after_seconds for failure in failures if failure.retry_after_seconds is not None]
+    return NetworkFailure(
+        first.code,
+        "; ".join(failure.message for failure in failures),
+        retry_after_seconds=min(waits) if len(waits) == len(failures) else None,
+        status=first.status,
+    )

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from repo_server.core.model import Channel
+import msgspec
+
+from agent import durable
+from agent.codes import Code
+from agent.errors import ConfigInvalid, local_failure
+from agent.urls import base_url
+from repo_server.core.identity import normalise_device_id
+from repo_server.core.model import COMPONENT_PATTERN, Channel
+from repo_server.core.package import ServiceKind
 
 ENVIRONMENT_PREFIX = "COMMANDIT_"
 DEFAULT_SERVER = "https://updates.commandit.com"
 BASELINE = ("service", "ui", "probe")
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+_Texts = Annotated[list[_Text], msgspec.Meta(max_length=64)]
+_Path = Annotated[str, msgspec.Meta(pattern=r"^(/|[A-Za-z]:\\)")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +55,8 @@ class Config:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     pinned_spki: tuple[str, ...] = ()
     """Base64 of SHA-256 over a public key (SPKI) that the server's certificate must have (NFR-SEC-005)."""
-    service_manager: str | None = None
-    """``process``, ``systemd``, ``launchd``, ``windows-service``; ``None``: what the package says."""
+    service_manager: ServiceKind | None = None
+    """``None``: what each package says."""
     components: tuple[str, ...] = BASELINE
     """What this device should have; those that are not installed are asked for with version ""."""
     insecure_http: bool = False
@@ -51,7 +69,20 @@ def load_config(path: Path, environ: Mapping[str, str], flags: Mapping[str, Any]
     Flags with the value ``None`` are not given. Raises ``ConfigInvalid``: CONFIG_INVALID for what is malformed or
     missing, CONFIG_UNSAFE for a file that others can write, or read while it holds a secret (FR-CFG-004).
     """
-    raise NotImplementedError
+    values = _read(path)
+    if values is None:
+        raise ConfigInvalid(
+            Code.CONFIG_INVALID, f"{path} does not exist; run: commandit-updater install --server URL --root root.json"
+        )
+    origins = dict.fromkeys(values, str(path))
+    for key in _KEYS:
+        variable = f"{ENVIRONMENT_PREFIX}{key.upper()}"
+        if variable in environ:
+            values[key], origins[key] = _from_text(key, environ[variable], variable), f"the variable {variable}"
+    for key, value in flags.items():
+        if value is not None:
+            values[key], origins[key] = value, "the command line"
+    return _config(values, origins)
 
 
 def write_config(path: Path, changes: Mapping[str, Any]) -> Config:
@@ -59,9 +90,161 @@ def write_config(path: Path, changes: Mapping[str, Any]) -> Config:
 
     A change to ``None`` removes the key. Raises ``ConfigInvalid`` before anything is written, or ``LocalFailure``.
     """
-    raise NotImplementedError
+    values = _read(path) or {}
+    for key, value in changes.items():
+        if value is None:
+            values.pop(key, None)
+        else:
+            values[key] = value
+    config = _config(values, dict.fromkeys(values, str(path)))
+    durable.replace_file(path, json.dumps(values, indent=2).encode() + b"\n")
+    return config
 
 
 def check_protected(path: Path, *, secret: bool) -> None:
-    """Refuse a file or folder that others can write, or, with ``secret``, read; say which command mends it."""
-    raise NotImplementedError
+    """Refuse a file or folder that others can write, or, with ``secret``, read; say which command mends it.
+
+    Raises ``ConfigInvalid`` (CONFIG_UNSAFE), ``LocalFailure``.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise local_failure(error, f"look at {path}") from error
+    if status.st_uid not in {0, os.geteuid()}:
+        raise _unsafe(f"{path} belongs to user {status.st_uid}; expected root", f"chown root {path}")
+    mode = stat.S_IMODE(status.st_mode)
+    # In a sticky folder nobody can replace what belongs to somebody else.
+    folder = stat.S_ISDIR(status.st_mode)
+    if mode & 0o022 and not (folder and mode & stat.S_ISVTX):
+        wanted = "755" if folder else "600"
+        raise _unsafe(f"{path} can be written by others (mode {mode:04o})", f"chmod {wanted} {path}")
+    if secret and mode & 0o044:
+        raise _unsafe(f"{path} holds a secret and can be read by others (mode {mode:04o})", f"chmod 600 {path}")
+
+
+class _Values(msgspec.Struct, forbid_unknown_fields=False):
+    """The keys of the file and their types; the defaults are those of ``Config``."""
+
+    update_server_url: _Text | Annotated[list[_Text], msgspec.Meta(min_length=1, max_length=16)] = DEFAULT_SERVER
+    mirrors: _Texts = []
+    update_check_interval_seconds: Annotated[int, msgspec.Meta(ge=60, le=30 * 86_400)] = 14_400
+    component_manifest_path: _Path | None = None
+    log_file_path: _Path | None = None
+    log_max_size_mb: Annotated[int, msgspec.Meta(ge=1, le=10_240)] = 10
+    log_max_files: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
+    root_path: _Path | None = None
+    release_channel: Channel = Channel.STABLE
+    auth_secret: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,1024}\Z")] | None = None
+    device_id: _Text | None = None
+    org_id: _Text | None = None
+    site_id: _Text | None = None
+    attributes: Annotated[dict[str, Any], msgspec.Meta(max_length=64)] = {}
+    pinned_spki: _Texts = []
+    service_manager: ServiceKind | None = None
+    components: Annotated[
+        list[Annotated[str, msgspec.Meta(pattern=rf"^{COMPONENT_PATTERN}\Z")]], msgspec.Meta(max_length=64)
+    ] = msgspec.field(default_factory=lambda: list(BASELINE))
+    insecure_http: bool = False
+
+
+_KEYS = tuple(_Values.__struct_fields__)
+_NUMBERS = frozenset({"update_check_interval_seconds", "log_max_size_mb", "log_max_files"})
+_LISTS = frozenset({"update_server_url", "mirrors", "pinned_spki", "components"})
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise local_failure(error, f"read {path}") from error
+    check_protected(path.parent, secret=False)
+    # Before a word of it is believed: others may have written it.
+    check_protected(path, secret=False)
+    try:
+        values = json.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise _invalid(f"{path} is not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise _invalid(f"{path} is not a JSON object")
+    if values.get("auth_secret"):
+        check_protected(path, secret=True)
+    return values
+
+
+def _from_text(key: str, text: str, variable: str) -> Any:
+    try:
+        if key in _NUMBERS:
+            return int(text)
+        if key in _LISTS:
+            return [item.strip() for item in text.split(",") if item.strip()]
+        if key == "attributes":
+            return json.loads(text)
+        if key == "insecure_http":
+            return _BOOLEANS[text.strip().lower()]
+    except (ValueError, KeyError, RecursionError):
+        raise _invalid(f"{variable}: {text!r:.80} is not a value for {key}") from None
+    return text
+
+
+def _config(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
+    key = ""
+    try:
+        for key in (name for name in _KEYS if name in values):
+            msgspec.convert({key: values[key]}, _Values)
+        raw = msgspec.convert(values, _Values)
+        servers = [raw.update_server_url] if isinstance(raw.update_server_url, str) else raw.update_server_url
+        key = "update_server_url"
+        server_urls = tuple(base_url(url, insecure_http=raw.insecure_http) for url in servers)
+        key = "mirrors"
+        mirrors = tuple(base_url(url, insecure_http=raw.insecure_http) for url in raw.mirrors)
+        key = "pinned_spki"
+        pins = tuple(_pin(pin) for pin in raw.pinned_spki)
+        key = "device_id"
+        device_id = None if raw.device_id is None else normalise_device_id(raw.device_id)
+    except ValueError as error:
+        reason = str(error).removesuffix(f" - at `$.{key}`")
+        shown = "" if key == "auth_secret" else f": {reason}"
+        raise _invalid(f"{key} in {origins.get(key, 'the defaults')} is not valid{shown}") from None
+    return Config(
+        servers=server_urls,
+        mirrors=mirrors,
+        update_check_interval_seconds=raw.update_check_interval_seconds,
+        component_manifest_path=raw.component_manifest_path,
+        log_file_path=raw.log_file_path,
+        log_max_size_mb=raw.log_max_size_mb,
+        log_max_files=raw.log_max_files,
+        root_path=raw.root_path,
+        release_channel=raw.release_channel,
+        auth_secret=raw.auth_secret,
+        device_id=device_id,
+        org_id=raw.org_id,
+        site_id=raw.site_id,
+        attributes=raw.attributes,
+        pinned_spki=pins,
+        service_manager=raw.service_manager,
+        components=tuple(dict.fromkeys(raw.components)),
+        insecure_http=raw.insecure_http,
+    )
+
+
+def _pin(text: str) -> str:
+    try:
+        digest = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise ValueError(f"{text!r:.80} is not the base64 of a SHA-256 digest")
+    return text
+
+
+def _invalid(message: str) -> ConfigInvalid:
+    return ConfigInvalid(Code.CONFIG_INVALID, message)
+
+
+def _unsafe(found: str, command: str) -> ConfigInvalid:
+    return ConfigInvalid(Code.CONFIG_UNSAFE, f"{found}, so it cannot be trusted. Run: {command}")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import errno
+import json
+import os
+import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent.codes import Code
+
+_MAX_TEXT = 16 * 1024
+"""Characters of one text in an event: a component's output must not fill the disk."""
 
 
 class Severity(enum.StrEnum):
@@ -25,7 +33,10 @@ class Log:
     """Writes events. A disk that refuses them never stops an update: the event goes to stderr instead."""
 
     def __init__(self, path: Path, now: Callable[[], datetime], *, max_bytes: int, max_files: int) -> None:
-        raise NotImplementedError
+        self._path = path
+        self._now = now
+        self._max_bytes = max_bytes
+        self._max_files = max_files
 
     def event(
         self,
@@ -39,8 +50,25 @@ class Log:
         attempt_id: str | None = None,
         **details: Any,
     ) -> None:
-        """Write one line."""
-        raise NotImplementedError
+        """Write one line: ``timestamp``, ``severity``, ``code`` (number), ``code_name``, ``message``, then the rest."""
+        facts = {
+            "timestamp": self._now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "severity": severity,
+            "code": int(code),
+            "code_name": code.name,
+            "message": message,
+            "component": component,
+            "from_version": from_version,
+            "to_version": to_version,
+            "attempt_id": attempt_id,
+            **details,
+        }
+        line = json.dumps({key: _plain(value) for key, value in facts.items() if value is not None}) + "\n"
+        try:
+            self._append(line.encode())
+        except OSError as error:
+            with contextlib.suppress(OSError, ValueError):  # stderr may be closed; there is nowhere left to say it
+                sys.stderr.write(f"cannot write {self._path} ({error.strerror}): {line}")
 
     def info(self, message: str, **fields: Any) -> None:
         """Write an event of severity ``info``; ``fields`` as in ``event``."""
@@ -59,5 +87,55 @@ class Log:
         self.event(Severity.CRITICAL, message, **fields)
 
     def close(self) -> None:
-        """Close the file."""
-        raise NotImplementedError
+        """Nothing is held open between events, so that several processes can write and rotate the same log."""
+
+    def _append(self, line: bytes) -> None:
+        descriptor = self._open()
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and size + len(line) > self._max_bytes:
+                self._rotate()
+                os.close(descriptor)
+                descriptor = self._open()
+                size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a full disk or a power cut left half a line
+            # One write with O_APPEND is one line, also when the daemon and a `checknow` write at once.
+            if os.write(descriptor, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(descriptor)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o600)
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+        return descriptor
+
+    def _rotate(self) -> None:
+        """Shift ``.1`` to ``.2`` and so on. Two processes that do it at once only rotate early."""
+        for number in range(self._max_files - 1, 1, -1):
+            with contextlib.suppress(FileNotFoundError):
+                self._numbered(number - 1).rename(self._numbered(number))
+        with contextlib.suppress(FileNotFoundError):
+            if self._max_files > 1:
+                self._path.rename(self._numbered(1))
+            else:
+                self._path.unlink()
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    text = str(value)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… ({len(text)} characters)"

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
-from repo_server.core.package import PackageManifest
+from agent import durable
+from repo_server.core.errors import FormatError
+from repo_server.core.package import PackageManifest, parse_package_toml
 from repo_server.core.version import Version
 
 
@@ -29,8 +31,8 @@ class InstalledComponent:
 
     @property
     def package(self) -> PackageManifest:
-        """The parsed ``package.toml``."""
-        raise NotImplementedError
+        """The parsed ``package.toml``; it was valid when it was committed and when it was loaded."""
+        return parse_package_toml(self.package_toml.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +43,17 @@ class Manifest:
 
     def version_of(self, name: str) -> Version | None:
         """Return a component's installed version."""
-        raise NotImplementedError
+        component = self.components.get(name)
+        return None if component is None else component.version
 
     def having(self, *components: InstalledComponent) -> Self:
         """Return a manifest with these components added or replaced."""
-        raise NotImplementedError
+        return type(self)(MappingProxyType({**self.components, **{item.name: item for item in components}}))
 
     def without(self, *names: str) -> Self:
         """Return a manifest without these components."""
-        raise NotImplementedError
+        kept = {name: component for name, component in self.components.items() if name not in names}
+        return type(self)(MappingProxyType(kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,49 @@ class LoadedManifest:
 
 
 def load_manifest(path: Path) -> LoadedManifest:
-    """Read the manifest; a damaged one is its previous copy or empty, and the damage is said."""
-    raise NotImplementedError
+    """Read the manifest; a damaged one is its previous copy or empty, and the damage is said.
+
+    Raises ``LocalFailure`` when the system refuses to read it.
+    """
+    loaded = durable.load(path)
+    if loaded.payload is None:
+        return LoadedManifest(Manifest(), loaded.damage)
+    try:
+        components = [_component(item) for item in loaded.payload["components"]]
+    except (KeyError, TypeError, ValueError) as error:
+        return LoadedManifest(Manifest(), f"{path} has a form that is not known: {type(error).__name__}: {error}")
+    return LoadedManifest(Manifest().having(*components), loaded.damage)
 
 
 def save_manifest(path: Path, manifest: Manifest) -> None:
     """Replace the manifest atomically; raise ``LocalFailure``."""
-    raise NotImplementedError
+    entries = [
+        {
+            "name": item.name,
+            "version": str(item.version),
+            "path": item.path,
+            "sha256": item.sha256,
+            "installed_at": item.installed_at.isoformat(),
+            "package_toml": item.package_toml,
+        }
+        for _, item in sorted(manifest.components.items())
+    ]
+    durable.save(path, {"components": entries})
+
+
+def _component(item: dict[str, Any]) -> InstalledComponent:
+    component = InstalledComponent(
+        name=str(item["name"]),
+        version=Version(item["version"]),
+        path=str(item["path"]),
+        sha256=str(item["sha256"]),
+        package_toml=str(item["package_toml"]),
+        installed_at=datetime.fromisoformat(item["installed_at"]),
+    )
+    try:
+        package = component.package
+    except FormatError as error:
+        raise ValueError(f"package.toml of {component.name}: {error.message}") from error
+    if package.id.component != component.name:
+        raise ValueError(f"package.toml of {component.name} is of {package.id.component}")
+    return component

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from agent import durable
 from agent.codes import Code
 
 
@@ -61,7 +64,10 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Return exactly the keys of design §11, with times as ISO 8601 in UTC."""
-        raise NotImplementedError
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        utc = {name: value.astimezone(UTC) if isinstance(value, datetime) else value for name, value in values.items()}
+        plain: dict[str, Any] = msgspec.to_builtins(utc)
+        return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +79,19 @@ class LoadedStatus:
 
 
 def load_status(path: Path) -> LoadedStatus:
-    """Read the status; a damaged one is its previous copy or empty, and the damage is said."""
-    raise NotImplementedError
+    """Read the status; a damaged one is its previous copy or empty, and the damage is said.
+
+    Raises ``LocalFailure`` when the system refuses to read it.
+    """
+    loaded = durable.load(path)
+    if loaded.payload is None:
+        return LoadedStatus(Status(), loaded.damage)
+    try:
+        return LoadedStatus(msgspec.convert(loaded.payload, Status), loaded.damage)
+    except msgspec.ValidationError as error:
+        return LoadedStatus(Status(), f"{path} has a form that is not known: {error}")
 
 
 def save_status(path: Path, status: Status) -> None:
     """Replace the status atomically; raise ``LocalFailure``."""
-    raise NotImplementedError
+    durable.save(path, status.to_json())
