@@ -1,0 +1,203 @@
+"""Install folders: prepared complete beside the old one, exchanged in one call, taken back (FR-CMP-002, FR-CMP-003).
+
+Beside ``<component>`` lie, during a sequence only: ``.<component>.unpacked`` (the archive without its payload: hooks,
+``package.toml``), ``.<component>.new`` (the next install folder) and ``.<component>.old`` (the backup). What an
+interrupted sequence left is told by inode: the folder that was installed before is the old one, wherever it lies now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent import keep
+from agent.codes import Code
+from agent.durable import sync_folder
+from agent.errors import AgentError, LocalFailure, PackageRefused, local_failure
+from agent.journal import Item
+from agent.paths import Paths
+from agent.ports import Disk
+from agent.unpack import unpack
+from repo_server.core.model import Platform, ReleaseId
+from repo_server.core.package import MANIFEST_NAME, PackageManifest, parse_package_toml
+from repo_server.core.version import Version
+
+MARGIN_BYTES = 32 * 1024 * 1024
+UNPACKED_RATIO = 3
+"""How much larger than its archive a package is taken to be, before it is unpacked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a component's folders lie during a sequence."""
+
+    live: Path
+    new: Path
+    old: Path
+    unpacked: Path
+
+    @classmethod
+    def of(cls, paths: Paths, component: str) -> Places:
+        """Return the places of a component."""
+        live = paths.install(component)
+        return cls(live, *(live.with_name(f".{component}.{kind}") for kind in ("new", "old", "unpacked")))
+
+
+class Installer:
+    """Prepares, exchanges and takes back install folders. Holds nothing that a restart would miss."""
+
+    def __init__(self, paths: Paths, disk: Disk) -> None:
+        self._paths = paths
+        self._disk = disk
+        self._carried: dict[str, keep.Carried] = {}
+
+    def places(self, component: str) -> Places:
+        """Return where a component's folders lie."""
+        return Places.of(self._paths, component)
+
+    def identity(self, component: str) -> int | None:
+        """Return the inode of the install folder, ``None`` if there is none."""
+        return _inode(self.places(component).live)
+
+    def check_space(self, packages: dict[str, int], globs: dict[str, tuple[str, ...]]) -> None:
+        """Raise ``LocalFailure(DISK_FULL)`` unless download, unpacking, kept files and a margin fit (FR-UPD-008).
+
+        ``packages``: component → bytes of its archive; ``globs``: what each installed one preserves. The old folder
+        itself is the backup and needs no more space.
+        """
+        download = sum(packages.values())
+        unpacked = UNPACKED_RATIO * download + sum(
+            keep.size(live, globs[name])
+            for name in packages
+            if (live := self.places(name).live).is_dir() and name in globs
+        )
+        same = self._paths.downloads.stat().st_dev == self._paths.install_root.stat().st_dev
+        needs = {self._paths.install_root: unpacked + (download if same else 0)}
+        if not same:
+            needs[self._paths.downloads] = download
+        for folder, needed in needs.items():
+            free = self._disk.free_bytes(folder)
+            if free < needed + MARGIN_BYTES:
+                raise LocalFailure(
+                    Code.DISK_FULL,
+                    f"the update needs about {(needed + MARGIN_BYTES) >> 20} MiB on the volume of {folder}, "
+                    f"{free >> 20} MiB are free; free some space, then try again",
+                )
+
+    def stage(self, item: Item, platform: Platform, archive: Path) -> PackageManifest:
+        """Unpack an archive and prepare the new folder completely; the live one is not touched.
+
+        Raises ``PackageRefused``, ``TrustRefused``, ``LocalFailure``.
+        """
+        places = self.places(item.component)
+        self.clean(item.component)
+        package = unpack(archive, places.unpacked, ReleaseId(item.component, Version(item.version), platform))
+        payload = places.unpacked / package.payload
+        if not payload.is_dir():
+            raise PackageRefused(
+                Code.PACKAGE_INVALID, f"{archive.name}: payload = {package.payload!r} is not a folder of the archive"
+            )
+        with _local(f"prepare {places.new}"):
+            payload.rename(places.new)
+            if places.live.is_dir():
+                self._carried[item.component] = keep.carry(places.live, places.new, package.preserve)
+            sync_folder(places.live.parent)
+        return package
+
+    def exchange(self, item: Item) -> None:
+        """Put the new folder in place; the program must be stopped, so that what it keeps is complete.
+
+        Raises ``LocalFailure``; whatever was done by then, ``restore`` takes back.
+        """
+        places = self.places(item.component)
+        package = self.staged(item.component)
+        with _local(f"put the new {places.live} in place"):
+            if item.old_folder is None:
+                places.new.rename(places.live)
+                sync_folder(places.live.parent)
+                return
+            before = self._carried.pop(item.component, {})
+            keep.carry(places.live, places.new, package.preserve, before)
+            if self._disk.exchange(places.new, places.live):
+                places.new.rename(places.old)
+            else:
+                # The journal says EXCHANGE: between these two there is no live folder, and restore() mends that.
+                places.live.rename(places.old)
+                places.new.rename(places.live)
+            sync_folder(places.live.parent)
+
+    def restore(self, item: Item) -> None:
+        """Put the old folder back where it was, whatever was done to it. Idempotent.
+
+        Raises ``LocalFailure``, or ``AgentError(ROLLBACK_FAILED)`` if the old folder is nowhere.
+        """
+        places = self.places(item.component)
+        with _local(f"restore {places.live}"):
+            if item.old_folder is None:
+                if places.live.exists():
+                    _remove(places.new)
+                    places.live.rename(places.new)
+            elif _inode(places.live) != item.old_folder:
+                self._put_back(places, item.old_folder)
+            sync_folder(places.live.parent)
+
+    def clean(self, component: str) -> None:
+        """Remove everything beside the live folder. Idempotent. Raises ``LocalFailure``."""
+        places = self.places(component)
+        with _local(f"clean up beside {places.live}"):
+            for place in (places.unpacked, places.new, places.old):
+                _remove(place)
+            sync_folder(places.live.parent)
+
+    def staged(self, component: str) -> PackageManifest:
+        """Return the ``package.toml`` of what was unpacked; raise ``LocalFailure(STATE_DAMAGED)``."""
+        return parse_package_toml(self.staged_text(component).encode())
+
+    def staged_text(self, component: str) -> str:
+        """Return the text of that ``package.toml``; raise ``LocalFailure(STATE_DAMAGED)`` if it is gone."""
+        path = self.places(component).unpacked / MANIFEST_NAME
+        try:
+            return path.read_text()
+        except OSError as error:
+            raise LocalFailure(Code.STATE_DAMAGED, f"{path} was there and is not: {error.strerror}") from error
+
+    def _put_back(self, places: Places, old: int) -> None:
+        backup = next((place for place in (places.new, places.old) if _inode(place) == old), None)
+        if backup is None:
+            raise AgentError(
+                Code.ROLLBACK_FAILED,
+                f"the previous folder of {places.live} is neither there nor in {places.new} or {places.old}; "
+                "somebody moved it. Put it back, or reinstall the component",
+            )
+        if not places.live.exists():
+            backup.rename(places.live)
+        elif not self._disk.exchange(backup, places.live):
+            failed = places.new if backup == places.old else places.old
+            _remove(failed)
+            places.live.rename(failed)
+            backup.rename(places.live)
+
+
+@contextlib.contextmanager
+def _local(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise local_failure(error, doing) from error
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

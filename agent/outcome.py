@@ -1,0 +1,75 @@
+"""What became of a sequence: its final records, and whose fault it was. PURE."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from agent.codes import Code
+from agent.journal import Entry, Failure, Item
+from agent.quarantine import Quarantine
+from repo_server.core.wire import UpdateRecord, UpdateStatus
+
+MAX_MESSAGE = 4000
+
+
+def final_records(entry: Entry, now: datetime) -> tuple[UpdateRecord, ...]:
+    """Return the one final record of each attempt (FR-RBK-001, promise 3)."""
+    return tuple(_record(entry, item, now) for item in entry.sequence.items)
+
+
+def judged(quarantine: Quarantine, entry: Entry) -> Quarantine:
+    """Return the quarantine after a sequence that went back: only a release at fault keeps its attempt."""
+    items, attempt = entry.sequence.items, entry.sequence.attempt_id
+    quarantine = quarantine.holding(entry.critical) if entry.critical else quarantine
+    if entry.failure is None or entry.failure.code == Code.INTERRUPTED:
+        # Counted before it started, if it came that far: a release that takes the machine down is not excused.
+        return quarantine
+    code = entry.failure.code
+    guilty = tuple(item for item in items if item.component == entry.failure.component and not code.is_transient)
+    quarantine = quarantine.excusing(tuple(item for item in items if item not in guilty), attempt)
+    return quarantine.counting(guilty, attempt, code)
+
+
+def _record(entry: Entry, item: Item, now: datetime) -> UpdateRecord:
+    status, code, message = _verdict(entry, item)
+    details = {
+        "attempt_id": entry.sequence.attempt_id,
+        "action": str(item.action),
+        "sha256": item.sha256,
+        "sequence": [one.component for one in entry.sequence.items],
+    }
+    return UpdateRecord(
+        record_id=UUID(item.record_id),
+        component_name=item.component,
+        trigger_source=entry.sequence.trigger,
+        requested_version=item.version,
+        current_version=item.from_version,
+        status=status,
+        attempt_timestamp=entry.sequence.started_at,
+        completion_timestamp=now,
+        error_code=None if code is Code.OK else code.name,
+        error_message=message and message[:MAX_MESSAGE],
+        details=details,
+    )
+
+
+def _verdict(entry: Entry, item: Item) -> tuple[UpdateStatus, Code, str | None]:
+    critical = next((failure for failure in entry.critical if failure.component == item.component), None)
+    if critical is not None:
+        return UpdateStatus.FAILED, Code.ROLLBACK_FAILED, critical.message
+    failure = entry.failure
+    if failure is None:
+        return UpdateStatus.SUCCESS, Code.OK, None
+    if failure.component in {None, item.component}:
+        return UpdateStatus.FAILED, failure.code, failure.message
+    why = f"{item.component} went back because {failure.component} failed: {failure.message}"
+    return UpdateStatus.CANCELLED, Code.SEQUENCE_ROLLED_BACK, why
+
+
+def summary(entry: Entry) -> Failure | None:
+    """Return the one failure that stands for a sequence, the worst first; ``None``: it succeeded."""
+    if entry.critical:
+        worst = entry.critical[0]
+        return Failure(worst.component, Code.ROLLBACK_FAILED, worst.message)
+    return entry.failure

@@ -1,0 +1,75 @@
+"""Which offers are carried out: PURE. What is left out has a reason (promise 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from agent.codes import Code
+from agent.quarantine import Quarantine
+from repo_server.core.errors import VersionInvalid
+from repo_server.core.version import Version
+from repo_server.core.wire import Update
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An offer that is left out."""
+
+    update: Update
+    code: Code
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done, in the server's order, and what is not."""
+
+    updates: tuple[Update, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def make_plan(offers: Iterable[Update], installed: Mapping[str, Version], quarantine: Quarantine) -> Plan:
+    """Leave out what is quarantined or held, and then what needs something that is left out (FR-UPD-007)."""
+    chosen: list[Update] = []
+    skipped: list[Skipped] = []
+    for update in offers:
+        reason = _reason(update, quarantine)
+        if reason is None:
+            chosen.append(update)
+        else:
+            skipped.append(reason)
+    while True:
+        lacking = [missing for update in chosen if (missing := _lacking(update, chosen, installed))]
+        if not lacking:
+            return Plan(tuple(chosen), tuple(skipped))
+        skipped += lacking
+        gone = {item.update.name for item in lacking}
+        chosen = [update for update in chosen if update.name not in gone]
+
+
+def _reason(update: Update, quarantine: Quarantine) -> Skipped | None:
+    held = quarantine.holds(update.name)
+    if held is not None:
+        message = f"{update.name} is left alone since its rollback failed ({held.message}); repair it, then run: "
+        return Skipped(update, Code.ROLLBACK_FAILED, f"{message}commandit-updater checknow --retry")
+    tried = quarantine.skips(update.name, update.version, update.hash_sha256)
+    if tried is not None:
+        message = f"{update.name} {update.version} failed {len(tried.attempts)} times and is skipped until another "
+        return Skipped(update, Code.QUARANTINED, f"{message}release appears; to try again: checknow --retry")
+    return None
+
+
+def _lacking(update: Update, chosen: list[Update], installed: Mapping[str, Version]) -> Skipped | None:
+    coming = {other.name: other.version for other in chosen if other.name != update.name}
+    for needed in update.dependencies:
+        try:
+            have = Version(coming[needed.name]) if needed.name in coming else installed.get(needed.name)
+            if have is not None and have >= Version(needed.min_version):
+                continue
+        except VersionInvalid as error:
+            return Skipped(update, Code.OFFER_INVALID, f"{update.name} {update.version}: {error.message}")
+        what = f"{needed.name} {have}" if have else f"no {needed.name}"
+        message = f"{update.name} {update.version} requires {needed.name} >= {needed.min_version}; there is {what}"
+        return Skipped(update, Code.QUARANTINED if have else Code.OFFER_INVALID, message)
+    return None
