@@ -1,0 +1,293 @@
+"""The composition root: puts a server together from its settings, runs it, and takes it apart in order.
+
+::
+
+    StartError                 the message says what to do
+    ├── AddressUnusable        the port is taken, or the address is not this machine's (exit code 1)
+    ├── TreeUnusable           the tree is missing or cannot be read (exit code 1)
+    └── TlsUnusable            certificate or key cannot be used (exit code 2)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+
+from repo_server.answers import Answers
+from repo_server.auth import TOKENS_NAME, KeyFile
+from repo_server.files import FileSender
+from repo_server.guard import Guard
+from repo_server.live import Live
+from repo_server.protocol import LimitedHttp
+from repo_server.recording import NothingRecorded, StoredDevices, StoredRecords
+from repo_server.routes.application import Application
+from repo_server.routes.context import Context
+from repo_server.scan import Scanner, ScanOptions
+from repo_server.settings import Settings
+from repo_server.statefolder import held, prepare, require_private
+from repo_server.store.checkins import CheckInWriter
+from repo_server.store.database import Database
+from repo_server.store.devices import DeviceReader
+from repo_server.store.embedded import EmbeddedPostgres
+from repo_server.store.records import RecordWriter
+from repo_server.store.source import GivenServer, Source
+from repo_server.supervise import Tasks, every
+from repo_server.watch import Watcher, WatchOptions
+
+_BACKLOG = 2048
+_FILE_THREADS = 16
+_KEYS_SECONDS = 1.0
+"""How soon a changed secrets or tokens file is in force."""
+_STOP_SECONDS = 15.0
+
+_log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The server cannot start as it is set up."""
+
+
+class AddressUnusable(StartError):
+    """The address cannot be listened on."""
+
+
+class TreeUnusable(StartError):
+    """The tree is missing or cannot be read."""
+
+
+class TlsUnusable(StartError):
+    """Certificate or key cannot be used."""
+
+
+def wall_clock() -> datetime:
+    """Return the time, with its zone."""
+    return datetime.now(UTC)
+
+
+def serve(settings: Settings, say: Callable[[str], None]) -> bool:
+    """Run a server until it is told to stop; return whether it ended as it should.
+
+    ``say`` prints a line for people. Raise ``StartError``, ``StateError``, ``CredentialsInvalid``, ``UrlInvalid`` or
+    ``OSError`` when it cannot start.
+    """
+    _require_tree(settings)
+    prepare(settings.state)
+    secrets = None
+    if settings.secrets is not None:
+        require_private(settings.secrets)
+        secrets = KeyFile(settings.secrets, "secrets")
+        secrets.load()
+    tokens = KeyFile(settings.state / TOKENS_NAME, "tokens", optional=True)
+    tokens.load()
+    source = _source(settings)
+    with held(settings.state), _listening(settings) as listener:
+        server = Server(settings, Guard(secrets, tokens, settings.public_tree), source, say)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(server.run(listener))
+
+
+class Server:
+    """One running server."""
+
+    def __init__(self, settings: Settings, guard: Guard, source: Source | None, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._guard = guard
+        self._say = say
+        self._live = Live()
+        self._database = None if source is None else Database(source, wall_clock)
+        self._scanner = Scanner(settings.tree, settings.state, ScanOptions())
+        self._watcher = Watcher(self._scanner, self._live, WatchOptions(poll=settings.poll), wall_clock)
+        self._threads = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="file")
+
+    async def run(self, listener: socket.socket) -> bool:
+        """Serve on a listening socket until a signal comes or a part of the server fails."""
+        database = self._database
+        check_ins = None if database is None else CheckInWriter(database)
+        records = None if database is None else RecordWriter(database)
+        http = _Http(self._config(Application(self._context(check_ins, records))), lambda: self._announce(listener))
+        stop = asyncio.Event()
+        tasks = Tasks(on_failure=http.leave)
+        _on_signals(http)
+        self._start(tasks, stop)
+        if database is not None and check_ins is not None and records is not None:
+            tasks.start("the database", database.supervise(stop))
+            tasks.start("writing check-ins", check_ins.run(stop))
+            tasks.start("writing records", records.run(stop))
+        try:
+            await http.serve([listener])
+        finally:
+            await self._finish(tasks, stop, check_ins, records)
+        return tasks.failed is None
+
+    def _config(self, application: Application) -> uvicorn.Config:
+        settings = self._settings
+        config = uvicorn.Config(
+            application,
+            interface="asgi3",
+            http=LimitedHttp,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+        )
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            raise TlsUnusable(f"--tls-cert {settings.tls_cert}, --tls-key {settings.tls_key}: {error}") from error
+        return config
+
+    def _start(self, tasks: Tasks, stop: asyncio.Event) -> None:
+        tasks.start("watching the tree", self._watcher.run(stop))
+        tasks.start("watching the tokens", every(_KEYS_SECONDS, stop, self._guard.tokens.refresh))
+        if self._guard.secrets is not None:
+            tasks.start("watching the secrets", every(_KEYS_SECONDS, stop, self._guard.secrets.refresh))
+
+    def _context(self, check_ins: CheckInWriter | None, records: RecordWriter | None) -> Context:
+        database = self._database
+        nothing = NothingRecorded()
+        return Context(
+            root=self._settings.tree,
+            live=self._live,
+            answers=Answers(self._settings.next_check_seconds),
+            guard=self._guard,
+            sender=FileSender(self._threads),
+            check_ins=nothing if check_ins is None else check_ins,
+            records=nothing if records is None else StoredRecords(records),
+            devices=nothing if database is None else StoredDevices(DeviceReader(database)),
+            rescan=self._watcher.request_rescan,
+            clock=wall_clock,
+            database_state=_no_database if database is None else database.describe,
+            base_url=self._settings.base_url,
+        )
+
+    def _announce(self, listener: socket.socket) -> None:
+        """Say that agents are being listened to; scripts wait for this line."""
+        # Everything made so far lives as long as the server: the collector need not look at it again (design §9).
+        gc.collect()
+        gc.freeze()
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self._say(f"listening on {self._settings.scheme}://{shown}:{port}")
+        _log.info("listening", extra={"host": host, "port": port, "tree": str(self._settings.tree)})
+
+    async def _finish(
+        self, tasks: Tasks, stop: asyncio.Event, check_ins: CheckInWriter | None, records: RecordWriter | None
+    ) -> None:
+        """Take everything apart, in the order in which nothing is lost."""
+        stop.set()
+        await tasks.finish(_STOP_SECONDS)
+        if records is not None:
+            await records.flush()
+        if check_ins is not None:
+            await check_ins.flush()
+        if self._database is not None:
+            await self._database.close()
+        await asyncio.to_thread(self._scanner.close)
+        self._threads.shutdown(wait=True)
+        _log.info("stopped")
+
+
+class _Http(uvicorn.Server):
+    """uvicorn, with signals left to us: it would die of them after a clean shutdown instead of returning."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._on_started()
+
+    def leave(self) -> None:
+        """Finish what runs, then stop."""
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def _on_signals(http: _Http) -> None:
+    def told(number: signal.Signals) -> None:
+        _log.info("%s: finishing what runs, then stopping", number.name)
+        # A second signal does not wait for downloads any more.
+        http.force_exit = http.should_exit
+        http.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told, number)
+
+
+def _source(settings: Settings) -> Source | None:
+    if settings.no_database:
+        return None
+    return (
+        EmbeddedPostgres(settings.state) if settings.database_url is None else GivenServer.parse(settings.database_url)
+    )
+
+
+def _require_tree(settings: Settings) -> None:
+    tree = settings.tree
+    try:
+        with os.scandir(tree) as entries:
+            next(entries, None)
+    except FileNotFoundError:
+        raise TreeUnusable(f"--tree {tree} does not exist; make one with: repotool init {tree} --keys DIR") from None
+    except NotADirectoryError:
+        raise TreeUnusable(f"--tree {tree} is not a folder") from None
+    except OSError as error:
+        raise TreeUnusable(f"--tree {tree} cannot be read: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """Take the address first of all: a second server on it must fail before it touches anything."""
+    host, port = settings.host, settings.port
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise AddressUnusable(f"cannot listen on {host}: {error}; check --host") from error
+    with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise AddressUnusable(f"cannot listen on {host} port {port}: {reason}; choose another --port") from error
+        listener.setblocking(False)
+        yield listener
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def _no_database() -> dict[str, Any]:
+    return {"state": "off", "since": None}

@@ -1,0 +1,152 @@
+"""``repo-server``: what an operator types (design §11). Exit codes: 0, 1 failed, 2 usage, 3 unsafe, 4 busy."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from repo_server.app import StartError, TlsUnusable, serve, wall_clock
+from repo_server.auth import CredentialsInvalid, TokenExists, TokenUnknown, add_token, list_tokens, revoke_token
+from repo_server.logs import configure
+from repo_server.settings import (
+    CONFIG,
+    ENVIRONMENT_PREFIX,
+    Settings,
+    SettingsInvalid,
+    Unsafe,
+    check_exposure,
+    options,
+    read_settings,
+    unknown_variables,
+)
+from repo_server.statefolder import StateExposed, StateInUse, prepare
+from repo_server.store import UrlInvalid
+
+FAILED, USAGE, REFUSED, BUSY = 1, 2, 3, 4
+
+_log = logging.getLogger(__name__)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="commandit-updates")
+def main() -> None:
+    """Serve a downloads tree to agents."""
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option per setting, so that none can be missing."""
+    for option in reversed(options()):
+        name = "--" + option.name.replace("_", "-")
+        shown = "" if option.flag or option.default is None else f"  [default: {option.default}]"
+        text = f"{option.help}{shown}"
+        command = (
+            click.option(f"{name}/--not-{name[2:]}", option.name, default=None, help=text)
+            if option.flag
+            else click.option(name, option.name, default=None, metavar="VALUE", help=text)
+        )(command)
+    return click.option(f"--{CONFIG}", CONFIG, default=None, metavar="FILE", help="TOML file with settings.")(command)
+
+
+@main.command("serve", epilog=f"Every option can also be given as {ENVIRONMENT_PREFIX}<NAME>, or in the --config file.")
+@_with_settings
+def serve_command(**flags: object) -> None:
+    """Answer agents until SIGTERM or SIGINT."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = read_settings(given, os.environ)
+        configure(settings.log_level)
+        for name in unknown_variables(os.environ):
+            _log.warning("the environment variable %s is not a setting and is ignored", name)
+        check_exposure(settings)
+        _say_what_is_not_there(settings)
+        ended_well = serve(settings, click.echo)
+    except (SettingsInvalid, UrlInvalid, TlsUnusable, CredentialsInvalid) as error:
+        _end(error, USAGE)
+    except (Unsafe, StateExposed) as error:
+        _end(error, REFUSED)
+    except StateInUse as error:
+        _end(error, BUSY)
+    except (StartError, OSError) as error:
+        _end(error, FAILED)
+    if not ended_well:
+        _end("a part of the server failed; see the log above", FAILED)
+
+
+def _say_what_is_not_there(settings: Settings) -> None:
+    if settings.online_key is not None:
+        message = (
+            f"--online-key {settings.online_key} is not used: signing TUF metadata is not in this version; "
+            "the metadata in the tree is served as it is"
+        )
+        _log.warning(message)
+        click.echo(f"note: {message}")
+
+
+@main.group()
+def token() -> None:
+    """Manage the tokens of operators."""
+
+
+_STATE = click.option(
+    "--state",
+    required=True,
+    envvar=f"{ENVIRONMENT_PREFIX}STATE",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The server's state folder.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@token.command("add")
+@click.argument("name")
+@_STATE
+@_JSON
+def token_add(name: str, state: Path, as_json: bool) -> None:
+    """Make a token and print it, this once: only its hash is kept."""
+    try:
+        prepare(state)
+        value = add_token(state, name, wall_clock())
+    except StateExposed as error:
+        _end(error, REFUSED)
+    except (CredentialsInvalid, TokenExists, OSError) as error:
+        _end(error, FAILED)
+    click.echo(json.dumps({"name": name, "token": value}) if as_json else value)
+
+
+@token.command("list")
+@_STATE
+@_JSON
+def token_list(state: Path, as_json: bool) -> None:
+    """List the tokens' names and when they were made."""
+    try:
+        tokens: list[Any] = list_tokens(state)
+    except (CredentialsInvalid, OSError) as error:
+        _end(error, FAILED)
+    if as_json:
+        click.echo(json.dumps([{"name": item.name, "created": item.created.isoformat()} for item in tokens]))
+        return
+    for item in tokens:
+        click.echo(f"{item.name}\t{item.created.isoformat(timespec='seconds')}")
+
+
+@token.command("revoke")
+@click.argument("name")
+@_STATE
+def token_revoke(name: str, state: Path) -> None:
+    """Make a token worthless; a running server forgets it within a second or two."""
+    try:
+        revoke_token(state, name)
+    except (CredentialsInvalid, TokenUnknown, OSError) as error:
+        _end(error, FAILED)
+    click.echo(f"revoked {name}")
+
+
+def _end(error: object, code: int) -> NoReturn:
+    click.echo(f"repo-server: {error}", err=True)
+    raise SystemExit(code)

@@ -1,0 +1,49 @@
+"""Lets a request in or not, by its credentials (design §5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from repo_server.auth import KeyFile, match
+from repo_server.core.wire import SECRET_HEADER
+from repo_server.http import Call, HttpError
+
+_SECRET = SECRET_HEADER.lower().encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Checks agents' secrets and operators' tokens; without a secrets file everybody is let in."""
+
+    secrets: KeyFile | None
+    tokens: KeyFile
+    public_tree: bool = False
+
+    def agent(self, call: Call) -> str | None:
+        """Return the id of the agent's secret; raise ``HttpError`` 401 (NFR-SRV-010)."""
+        if self.secrets is None:
+            return None
+        presented = call.header(_SECRET)
+        name = None if presented is None else match(self.secrets.keys, presented)
+        if name is None:
+            what = "is missing" if presented is None else "is not one of the active secrets"
+            raise HttpError(401, "unauthorized", f"the header {SECRET_HEADER} {what}")
+        return name
+
+    def tree_reader(self, call: Call) -> None:
+        """Let an agent in, or anybody if the tree is public."""
+        if not self.public_tree:
+            self.agent(call)
+
+    def operator(self, call: Call) -> str | None:
+        """Return the name of the operator's token; raise ``HttpError`` 401."""
+        if self.secrets is None:
+            return None
+        kind, _, presented = (call.header(b"authorization") or "").partition(" ")
+        name = match(self.tokens.keys, presented.strip()) if kind.lower() == "bearer" else None
+        if name is None:
+            message = (
+                "an operator's token is needed: Authorization: Bearer …; make one with: repo-server token add NAME"
+            )
+            raise HttpError(401, "unauthorized", message, {"www-authenticate": 'Bearer realm="repo-server"'})
+        return name

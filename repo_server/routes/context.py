@@ -1,0 +1,74 @@
+"""What the routes are given: the parts of a running server, and the ports behind which the rest stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from repo_server.answers import Answers
+from repo_server.core.wire import CheckRequest, UpdateRecord
+from repo_server.files import FileSender
+from repo_server.guard import Guard
+from repo_server.live import Live
+
+
+class RecordsUnavailable(Exception):
+    """Records could not be stored now; the sender keeps them and tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that the database will never take, and why."""
+
+    record: UpdateRecord
+    code: str
+    message: str
+
+
+class CheckIns(Protocol):
+    """Remembers that a device asked. Never blocks, never fails: a check is answered whatever the database does."""
+
+    def put(self, device_id: str, previous_ids: Sequence[str], request: CheckRequest, now: datetime) -> None:
+        """Take a check-in; a newer one of the same device replaces it."""
+
+
+class Records(Protocol):
+    """Keeps update log records."""
+
+    async def store(self, device_id: str, records: Sequence[UpdateRecord], now: datetime) -> tuple[Rejected, ...]:
+        """Return when every record is durable or rejected; idempotent by ``record_id``.
+
+        Raise ``RecordsUnavailable`` when that cannot be said.
+        """
+
+
+class Devices(Protocol):
+    """Reads what is known of devices."""
+
+    async def page(self, after: str | None, limit: int) -> list[dict[str, Any]]:
+        """Return devices by id, after one; raise ``RecordsUnavailable``."""
+
+    async def get(self, device_id: str) -> dict[str, Any] | None:
+        """Return one device with its last attempts; raise ``RecordsUnavailable``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts of a running server that answer requests."""
+
+    root: Path
+    live: Live
+    answers: Answers
+    guard: Guard
+    sender: FileSender
+    check_ins: CheckIns
+    records: Records
+    devices: Devices
+    rescan: Callable[[str], None]
+    """Asks for another look at a path."""
+    clock: Callable[[], datetime]
+    database_state: Callable[[], dict[str, Any]]
+    base_url: str | None = None

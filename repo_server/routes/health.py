@@ -1,0 +1,31 @@
+"""``/healthz`` and ``/readyz``: for load balancers and service managers; open to everybody."""
+
+from __future__ import annotations
+
+from repo_server.http import Call, method_not_allowed
+from repo_server.routes.context import Context
+
+
+async def healthz(_context: Context, call: Call) -> None:
+    """Say that the process answers."""
+    _only_reads(call)
+    await call.json({"status": "ok"})
+
+
+async def readyz(context: Context, call: Call) -> None:
+    """Say whether agents are served (200) or why not yet (503). The database is told of but decides nothing."""
+    _only_reads(call)
+    ready = context.live.ready
+    scan: dict[str, object] = {"state": "ready" if ready else "scanning"}
+    if ready:
+        snapshot = context.live.current
+        scan["catalogue"] = snapshot.generation
+        scan["releases"] = len(snapshot.catalogue)
+        scan["problems"] = len(snapshot.result.problems)
+    answer = {"ready": ready, "scan": scan, "database": context.database_state()}
+    await call.json(answer, 200 if ready else 503)
+
+
+def _only_reads(call: Call) -> None:
+    if call.method not in {"GET", "HEAD"}:
+        raise method_not_allowed("GET, HEAD")

@@ -1,0 +1,108 @@
+"""``/v1/packages/{path}``, ``/tree/{path}`` and ``/metadata/{name}``: the tree's files, and only those (FR-SRV-002)."""
+
+from __future__ import annotations
+
+import re
+
+from repo_server.answers import PACKAGES
+from repo_server.core.model import Release
+from repo_server.core.names import split_sidecar
+from repo_server.files import FileChanged, FileGone
+from repo_server.http import Call, Headers, HttpError, method_not_allowed, not_ready
+from repo_server.routes.context import Context
+
+TREE = "/tree/"
+METADATA = "/metadata/"
+
+_METADATA_NAME = re.compile(r"(?:(?:[1-9][0-9]{0,9}\.)?[a-z0-9][a-z0-9_-]{0,63})\.json")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_BINARY = (b"content-type", b"application/octet-stream")
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
+_JSON = (b"content-type", b"application/json")
+_FOR_EVER = (b"cache-control", b"private, max-age=31536000, immutable")
+_ASK_AGAIN = (b"cache-control", b"no-cache")
+
+
+async def packages(context: Context, call: Call) -> None:
+    """Send a release file to an agent."""
+    _only_reads(call)
+    context.guard.agent(call)
+    await _send_release(context, call, _release(context, call.scope["path"].removeprefix(PACKAGES)))
+
+
+async def tree(context: Context, call: Call) -> None:
+    """Send what a plain mirror serves: release files that are offered, and their sidecars."""
+    _only_reads(call)
+    context.guard.tree_reader(call)
+    path = call.scope["path"].removeprefix(TREE)
+    sidecar = split_sidecar(path)
+    if sidecar is None:
+        await _send_release(context, call, _release(context, path))
+        return
+    _release(context, sidecar.of)
+    await _send_plain(context, call, path, [_TEXT, _NOSNIFF, _ASK_AGAIN])
+
+
+async def metadata(context: Context, call: Call) -> None:
+    """Send TUF metadata (design §4)."""
+    _only_reads(call)
+    context.guard.tree_reader(call)
+    name = call.scope["path"].removeprefix(METADATA)
+    if not _METADATA_NAME.fullmatch(name):
+        raise _not_found()
+    versioned = name[0].isdigit()
+    await _send_plain(context, call, f"metadata/{name}", [_JSON, _NOSNIFF, _FOR_EVER if versioned else _ASK_AGAIN])
+
+
+def _only_reads(call: Call) -> None:
+    if call.method not in {"GET", "HEAD"}:
+        raise method_not_allowed("GET, HEAD")
+
+
+def _release(context: Context, path: str) -> Release:
+    """Find the release at exactly this path. Nothing of the request ever reaches the file system otherwise."""
+    if not context.live.ready:
+        raise not_ready()
+    release = context.live.current.catalogue.at(path)
+    if release is None:
+        raise _not_found()
+    if release.block is not None:
+        raise HttpError(404, "blocked", f"{release.id} is recalled and not served: {release.block.reason}")
+    return release
+
+
+async def _send_release(context: Context, call: Call, release: Release) -> None:
+    expected = context.live.current.result.identities.get(release.path)
+    if expected is None:
+        raise _not_found()
+    try:
+        file = await context.sender.open(context.root, release.path, expected)
+    except FileGone as error:
+        # The tree changed since it was looked at: look again, and send nothing that was not verified (L25).
+        context.rescan(release.path)
+        if isinstance(error, FileChanged):
+            raise HttpError(409, "changed", f"{release.path} was changed and is being checked again") from None
+        raise _not_found() from None
+    name = release.filename.replace("\\", "\\\\").replace('"', '\\"')
+    headers: Headers = [
+        _BINARY,
+        _NOSNIFF,
+        _FOR_EVER,
+        (b"content-disposition", f'attachment; filename="{name}"'.encode()),
+    ]
+    await context.sender.answer(call, file, f'"{release.sha256}"', headers)
+
+
+async def _send_plain(context: Context, call: Call, path: str, headers: Headers) -> None:
+    """Send a small file that is replaced whole whenever it changes, so its identity is its ETag."""
+    try:
+        file = await context.sender.open(context.root, path, None)
+    except FileGone:
+        raise _not_found() from None
+    identity = file.identity
+    etag = f'"{identity.ino:x}-{identity.size:x}-{identity.mtime_ns:x}"'
+    await context.sender.answer(call, file, etag, headers)
+
+
+def _not_found() -> HttpError:
+    return HttpError(404, "not_found", "there is no such file here")

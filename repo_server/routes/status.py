@@ -1,0 +1,68 @@
+"""``POST /v1/status``: update log records, in the database before they are acknowledged (FR-STA-001, FR-LOG-001)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from repo_server.core.errors import DeviceIdInvalid
+from repo_server.core.identity import normalise_device_id
+from repo_server.core.wire import RejectedRecord, StatusRequest, StatusResponse, UpdateRecord
+from repo_server.http import STATUS_BODY_BYTES, Call, HttpError, decode, method_not_allowed, require_json
+from repo_server.routes.context import Context, RecordsUnavailable
+
+PATH = "/v1/status"
+RETRY_SECONDS = 60
+
+_decoder = msgspec.json.Decoder(StatusRequest)
+_record_decoder = msgspec.json.Decoder(UpdateRecord)
+
+
+class _OnlyId(msgspec.Struct):
+    record_id: str | None = None
+
+
+_id_decoder = msgspec.json.Decoder(_OnlyId)
+
+
+async def status(context: Context, call: Call) -> None:
+    """Store a batch; every record is accepted or rejected by itself."""
+    if call.method != "POST":
+        raise method_not_allowed("POST")
+    context.guard.agent(call)
+    require_json(call)
+    request = decode(await call.body(STATUS_BODY_BYTES), _decoder)
+    try:
+        device_id = normalise_device_id(request.device_id)
+    except DeviceIdInvalid as error:
+        raise HttpError(422, error.code, error.message) from None
+    records, rejected = _read(request)
+    if records:
+        try:
+            refused = await context.records.store(device_id, records, context.clock())
+        except RecordsUnavailable as error:
+            message = f"records cannot be stored now, keep them and send them again: {error}"
+            raise HttpError(503, "database_unavailable", message, {"retry-after": str(RETRY_SECONDS)}) from None
+        rejected += [RejectedRecord(str(item.record.record_id), item.code, item.message) for item in refused]
+    gone = {item.record_id for item in rejected}
+    accepted = dict.fromkeys(str(record.record_id) for record in records)
+    await call.json(StatusResponse(tuple(item for item in accepted if item not in gone), tuple(rejected)))
+
+
+def _read(request: StatusRequest) -> tuple[list[UpdateRecord], list[RejectedRecord]]:
+    """Decode each record by itself, so that a bad one does not hold up the others."""
+    records: list[UpdateRecord] = []
+    rejected: list[RejectedRecord] = []
+    for raw in request.records:
+        try:
+            records.append(_record_decoder.decode(raw))
+        except (msgspec.MsgspecError, RecursionError) as error:
+            rejected.append(RejectedRecord(_id_of(raw), "invalid_record", f"{error}"))
+    return records, rejected
+
+
+def _id_of(raw: msgspec.Raw) -> str | None:
+    try:
+        found = _id_decoder.decode(raw).record_id
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return None if found is None else found[:128]

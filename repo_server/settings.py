@@ -1,0 +1,180 @@
+"""The server's settings: one type, read from flags, the environment and a TOML file (flag > env > file > default)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+ENVIRONMENT_PREFIX = "REPO_SERVER_"
+CONFIG = "config"
+"""Names the TOML file; a setting on the command line and in the environment only."""
+
+_BASE_URL = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(?:/[A-Za-z0-9._~/\-]*)?")
+
+
+class SettingsInvalid(Exception):
+    """A setting is unknown, malformed or contradicts another; the message names it and where it came from."""
+
+
+class Unsafe(Exception):
+    """The settings are well-formed but would leave the server open (exit code 3)."""
+
+
+def _help(text: str, **limits: Any) -> msgspec.Meta:
+    return msgspec.Meta(description=text, **limits)
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that an operator can set (design §11)."""
+
+    tree: Annotated[Path, _help("The downloads tree.")]
+    state: Annotated[Path, _help("Folder of the server's own data: digest cache, tokens, PostgreSQL.")]
+    host: Annotated[str, _help("Address to listen on.", min_length=1)] = "127.0.0.1"
+    port: Annotated[int, _help("Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 8470
+    base_url: Annotated[str | None, _help("Start of the URLs in answers; default: the request's Host.")] = None
+    database_url: Annotated[str | None, _help("PostgreSQL to use; default: an embedded one in the state folder.")] = (
+        None
+    )
+    no_database: Annotated[bool, _help("Serve agents without recording anything.")] = False
+    secrets: Annotated[Path | None, _help("File of agents' secrets, one id:secret per line.")] = None
+    insecure_no_auth: Annotated[bool, _help("Serve anybody, also beyond this machine.")] = False
+    public_tree: Annotated[bool, _help("Serve /tree and /metadata without a secret, as a mirror does.")] = False
+    online_key: Annotated[Path | None, _help("Key that signs TUF metadata; makes this server the origin.")] = None
+    workers: Annotated[int, _help("Server processes.", ge=1)] = 1
+    poll: Annotated[bool, _help("Find changes by looking, for network file systems.")] = False
+    tls_cert: Annotated[Path | None, _help("Certificate chain (PEM); with --tls-key serves https.")] = None
+    tls_key: Annotated[Path | None, _help("Private key of the certificate (PEM).")] = None
+    next_check_seconds: Annotated[int, _help("When agents are told to ask again.", ge=10, le=7 * 86400)] = 14400
+    shutdown_seconds: Annotated[int, _help("How long running downloads may finish on SIGTERM.", ge=0, le=86400)] = 30
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _help("Least level that is logged.")] = "info"
+
+    @property
+    def scheme(self) -> str:
+        """``https`` with a certificate."""
+        return "http" if self.tls_cert is None else "https"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting, for whoever builds a command line from them."""
+
+    name: str
+    help: str
+    flag: bool
+    """Whether it is on or off rather than a value."""
+    default: object
+
+
+def options() -> tuple[Option, ...]:
+    """Describe every setting; the command line is built from this, so that none can be missing there."""
+    described = []
+    for field, info in zip(msgspec.structs.fields(Settings), msgspec.inspect.type_info(Settings).fields, strict=True):  # type: ignore[attr-defined]  # a struct's type info has fields
+        text = field.type.__metadata__[0].description
+        default = None if field.required else field.default
+        described.append(Option(field.name, text, isinstance(info.default, bool), default))
+    return tuple(described)
+
+
+def read_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """Merge the three sources and check the result; raise ``SettingsInvalid``.
+
+    ``flags`` holds only what was given on the command line, by the settings' names.
+    """
+    names = {option.name for option in options()}
+    environ = {
+        name: environment[f"{ENVIRONMENT_PREFIX}{name.upper()}"]
+        for name in sorted({*names, CONFIG})
+        if environment.get(f"{ENVIRONMENT_PREFIX}{name.upper()}", "") != ""
+    }
+    config = flags.get(CONFIG, environ.get(CONFIG))
+    origin: dict[str, str] = {}
+    merged: dict[str, object] = {}
+    for source, values in (
+        (str(config), {} if config is None else _read_toml(Path(str(config)), names)),
+        ("the environment", environ),
+        ("the command line", flags),
+    ):
+        for name, value in values.items():
+            if name != CONFIG:
+                merged[name], origin[name] = value, source
+    return _checked(_converted(merged, origin))
+
+
+def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Name the variables with our prefix that set nothing, for a warning (an orchestrator may have put them there)."""
+    known = {f"{ENVIRONMENT_PREFIX}{option.name.upper()}" for option in options()} | {f"{ENVIRONMENT_PREFIX}CONFIG"}
+    return tuple(sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read_toml(path: Path, names: set[str]) -> dict[str, object]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsInvalid(f"cannot read --config {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsInvalid(f"{path} is not TOML: {error}") from None
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise SettingsInvalid(f"{path}: unknown key {unknown[0]!r}; expected one of {', '.join(sorted(names))}")
+    # Relative paths in a file mean the file's own folder, wherever the server is started from.
+    folders = {"tree", "state", "secrets", "online_key", "tls_cert", "tls_key"}
+    return {
+        name: str(path.parent / value) if name in folders and isinstance(value, str) else value
+        for name, value in values.items()
+    }
+
+
+def _converted(merged: Mapping[str, object], origin: Mapping[str, str]) -> Settings:
+    for name in ("tree", "state"):
+        if name not in merged:
+            raise SettingsInvalid(f"--{name} is missing; give it, or {ENVIRONMENT_PREFIX}{name.upper()}")
+    try:
+        return msgspec.convert(merged, Settings, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        name = where.rstrip("`")
+        raise SettingsInvalid(f"--{name.replace('_', '-')} from {origin.get(name, 'a source')}: {what}") from None
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    raise NotImplementedError(f"no conversion to {kind}")
+
+
+def _checked(settings: Settings) -> Settings:
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise SettingsInvalid("--tls-cert and --tls-key belong together; one of them is missing")
+    if settings.no_database and settings.database_url is not None:
+        raise SettingsInvalid("--no-database and --database-url contradict each other")
+    if settings.workers != 1:
+        raise SettingsInvalid(f"--workers {settings.workers}: this version runs one process; use --workers 1")
+    if settings.base_url is not None and not _BASE_URL.fullmatch(settings.base_url):
+        raise SettingsInvalid(f"--base-url {settings.base_url!r}: expected http(s)://host[:port][/path]")
+    return settings
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raise ``Unsafe`` if anybody on the network could ask without a secret (NFR-SRV-010)."""
+    if settings.secrets is None and not settings.insecure_no_auth and not is_loopback(settings.host):
+        raise Unsafe(
+            f"--host {settings.host} is reachable from other machines and no secret is configured; "
+            "give --secrets FILE (or --insecure-no-auth, if something in front checks who asks)"
+        )

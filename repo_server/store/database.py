@@ -1,0 +1,214 @@
+"""The one way to PostgreSQL: reaches it or starts it, keeps it migrated, and gives up on it in time.
+
+Everything that asks the database goes through ``Database.run``, which ends within its limit whatever PostgreSQL does,
+also when its process is stopped and its sockets stay open: agents are served without it (promise 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from repo_server.store import DatabaseAway
+from repo_server.store.migrate import migrate
+from repo_server.store.source import Source
+
+Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
+_Value = TypeVar("_Value")
+
+RUN_SECONDS = 5.0
+DATA_ERRORS = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.StatementTooComplex,
+)
+"""What the same statement with the same data will always fail with."""
+_PING_EVERY = 2.0
+_BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
+_POOL_SIZE = 6
+
+_log = logging.getLogger(__name__)
+
+
+class State(enum.StrEnum):
+    """How the database is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    AWAY = "away"
+
+
+@dataclass(slots=True)
+class Database:
+    """PostgreSQL as the rest of the server sees it."""
+
+    source: Source
+    clock: Callable[[], datetime]
+    state: State = State.STARTING
+    detail: str = ""
+    """Why it is away."""
+    since: datetime | None = None
+    _pool: AsyncConnectionPool[Connection] | None = None
+    _ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _doubt: asyncio.Event = field(default_factory=asyncio.Event)
+    _broken: bool = False
+    """It answers, but not as our tables would; it is migrated again."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return the state for ``/readyz``; the reason is in the log, for it may name hosts."""
+        return {"state": self.state, "since": self.since}
+
+    async def wait_ready(self) -> None:
+        """Wait until the database can be used."""
+        await self._ready.wait()
+
+    async def run(self, work: Callable[[Connection], Awaitable[_Value]], seconds: float = RUN_SECONDS) -> _Value:
+        """Do something in one transaction and return its result, or raise ``DatabaseAway`` within the limit.
+
+        Errors that are the data's own fault (``DATA_ERRORS``) are passed on.
+        """
+        if self._pool is None or not self._ready.is_set():
+            raise DatabaseAway(f"{self.source} is {self.state}")
+        try:
+            async with asyncio.timeout(seconds):
+                connection = await self._pool.getconn(timeout=seconds)
+        except (PoolTimeout, PoolClosed, TooManyRequests, TimeoutError, psycopg.OperationalError) as error:
+            self._doubt.set()
+            raise DatabaseAway(f"no connection to {self.source}: {error}") from None
+        task = asyncio.ensure_future(self._transaction(connection, work))
+        try:
+            # Not a plain timeout: cancelling makes psycopg wait for an answer of the server that does not answer.
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+            if not done:
+                _cut(connection)
+                self._doubt.set()
+            return await task
+        except asyncio.CancelledError:
+            _cut(connection)
+            await asyncio.wait({task})
+            raise
+        except DATA_ERRORS:
+            raise
+        except psycopg.Error as error:
+            # Also missing tables and missing rights: that is mended in the database, and nobody's data is wrong.
+            self._broken = not isinstance(error, psycopg.OperationalError)
+            self._doubt.set()
+            raise DatabaseAway(f"{self.source}: {error}") from None
+
+    async def _transaction(self, connection: Connection, work: Callable[[Connection], Awaitable[_Value]]) -> _Value:
+        if self._pool is None:
+            raise RuntimeError("the pool was there a moment ago")
+        try:
+            async with connection.transaction():
+                return await work(connection)
+        finally:
+            await self._pool.putconn(connection)
+
+    async def supervise(self, stop: asyncio.Event) -> None:
+        """Keep the database reached, started and migrated until ``stop`` is set."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                conninfo = await asyncio.to_thread(self.source.ensure_running)
+                await asyncio.to_thread(migrate, conninfo)
+                await self._open(conninfo)
+                self._become(State.READY)
+                failures = 0
+                await self._until_lost(stop)
+            except (DatabaseAway, psycopg.Error) as error:
+                self._become(State.AWAY, str(error).strip())
+                await _sleep(stop, _BACKOFF[min(failures, len(_BACKOFF) - 1)])
+                failures += 1
+
+    async def close(self) -> None:
+        """Close the connections and stop PostgreSQL if it is ours."""
+        self._ready.clear()
+        if self._pool is not None:
+            await self._pool.close(timeout=2.0)
+            self._pool = None
+        await asyncio.to_thread(self.source.stop)
+
+    async def _open(self, conninfo: str) -> None:
+        """Open a pool on a database that was just seen working."""
+        old, self._pool = self._pool, None
+        if old is not None:
+            await old.close(timeout=0.5)
+        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            conninfo,
+            open=False,
+            min_size=1,
+            max_size=_POOL_SIZE,
+            timeout=RUN_SECONDS,
+            reconnect_timeout=RUN_SECONDS,
+            name="repo-server",
+        )
+        await pool.open()
+        self._pool = pool
+
+    async def _until_lost(self, stop: asyncio.Event) -> None:
+        """Return on ``stop``; raise ``DatabaseAway`` when the database does not answer any more."""
+        while not stop.is_set():
+            await _either(stop, self._doubt, _PING_EVERY)
+            self._doubt.clear()
+            if not self.source.running():
+                raise DatabaseAway(f"{self.source} has ended")
+            if self._broken:
+                self._broken = False
+                raise DatabaseAway(f"{self.source} is not as this version needs it")
+            await self.run(_ping)
+
+    def _become(self, state: State, detail: str = "") -> None:
+        if state is State.READY:
+            self._ready.set()
+        else:
+            self._ready.clear()
+        if (state, detail) == (self.state, self.detail):
+            return
+        if state is State.READY:
+            _log.info("database ready: %s", self.source)
+        else:
+            _log.error("database away, agents are served without it: %s", detail)
+        if state is not self.state:
+            self.since = self.clock()
+        self.state, self.detail = state, detail
+
+
+async def _ping(connection: Connection) -> None:
+    await connection.execute("SELECT 1")
+
+
+def _cut(connection: Connection) -> None:
+    """Break a connection below the library, so that whoever waits on it is told at once."""
+    with contextlib.suppress(OSError, psycopg.Error):
+        twin = socket.socket(fileno=os.dup(connection.fileno()))
+        try:
+            twin.shutdown(socket.SHUT_RDWR)
+        finally:
+            twin.close()
+
+
+async def _sleep(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+async def _either(first: asyncio.Event, second: asyncio.Event, seconds: float) -> None:
+    waiting = {asyncio.ensure_future(first.wait()), asyncio.ensure_future(second.wait())}
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -1,0 +1,37 @@
+"""Brings a database to this version's tables, one server at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+
+from repo_server.store import DatabaseAway
+
+_LOCK = 0x636F6D6D616E6469
+"""Advisory lock: several servers may start on one PostgreSQL at once."""
+
+
+def migrate(conninfo: str) -> None:
+    """Run the migrations that are missing; idempotent. Blocks; raise ``DatabaseAway``."""
+    # Half a second of imports, so only where they are needed: in the thread that does the work.
+    import sqlalchemy as sa
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    engine = sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=sa.pool.NullPool
+    )
+    try:
+        with engine.connect() as lock:
+            lock.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+            with engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+    except (sa.exc.OperationalError, psycopg.OperationalError) as error:
+        raise DatabaseAway(f"migrations: {error}") from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,1 @@
+"""Migrations, run by ``repo_server.store.migrate``; they only go forward."""
