@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from agent import tarball, zipball
+from agent.codes import Code
+from agent.entries import Entry, Kind, Member, Names, UnpackLimits, bomb, damaged
+from agent.errors import PackageRefused, TrustRefused, local_failure
+from agent.globs import last_match
+from agent.landing import Landing, landing
+from repo_server.core.errors import PackageInvalid
 from repo_server.core.model import ReleaseId
-from repo_server.core.package import PackageManifest
+from repo_server.core.package import MANIFEST_NAME, MAX_MANIFEST_BYTES, PackageManifest, parse_package_toml
+
+__all__ = ["DEFAULT_LIMITS", "UnpackLimits", "unpack"]
+
+DEFAULT_LIMITS = UnpackLimits()
+
+_MASK = 0o755
+_PROGRAM, _PLAIN = 0o755, 0o644
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackLimits:
-    """Caps; an archive above one of them is refused as soon as that is seen (code BOMB)."""
-
-    max_entries: int = 100_000
-    max_total_bytes: int = 8 * 1024**3
-    max_file_bytes: int = 4 * 1024**3
-    max_ratio: int = 200
-    """Unpacked bytes per byte of the archive; counts from ``ratio_from_bytes`` on."""
-    ratio_from_bytes: int = 16 * 1024**2
-    max_path_bytes: int = 512
-    max_depth: int = 32
-
-
-def unpack(archive: Path, into: Path, expected: ReleaseId, limits: UnpackLimits = UnpackLimits()) -> PackageManifest:
+def unpack(archive: Path, into: Path, expected: ReleaseId, limits: UnpackLimits = DEFAULT_LIMITS) -> PackageManifest:
     """Unpack a ``.tar.gz`` or ``.zip`` (told by its content) into the new folder ``into``, durably.
 
     The folder then holds ``package.toml``, the payload folder and whatever else the archive has, e.g. hooks.
@@ -31,4 +34,82 @@ def unpack(archive: Path, into: Path, expected: ReleaseId, limits: UnpackLimits 
     (PACKAGE_INVALID, UNPACK_FORBIDDEN, ARCHIVE_DAMAGED, BOMB), ``TrustRefused`` (IDENTITY_MISMATCH) or
     ``LocalFailure`` (DISK_FULL, PERMISSION, IO).
     """
-    raise NotImplementedError
+    try:
+        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise local_failure(error, f"open {archive}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise damaged("is not a regular file")
+        names = Names(limits, expected.platform.os)
+        entries = _bounded(_members(file, status.st_size, limits), status.st_size, limits)
+        with landing(into) as target:
+            package = _manifest(entries, names, target, expected)
+            for entry, pieces in entries:
+                parts = names.admit(entry)
+                if entry.kind is Kind.FOLDER:
+                    target.folder(parts)
+                else:
+                    target.file(parts, pieces, _mode(entry, package))
+            if not names.has_folder(package.payload):
+                raise _invalid(f"says that the payload is {package.payload!r}, but the archive has no such folder")
+            target.sync()
+    return package
+
+
+def _members(file: BinaryIO, size: int, limits: UnpackLimits) -> Iterator[Member]:
+    start = file.read(4)
+    file.seek(0)
+    if start == zipball.MAGIC:
+        return zipball.members(file, size, limits)
+    if start.startswith(tarball.MAGIC):
+        return tarball.members(file, size, limits)
+    raise damaged("is neither .tar.gz nor .zip")
+
+
+def _bounded(members: Iterator[Member], archive_bytes: int, limits: UnpackLimits) -> Iterator[Member]:
+    """Refuse by what the headers announce, before a byte of it is unpacked."""
+    total, most = 0, limits.most_bytes_from(archive_bytes)
+    for count, (entry, pieces) in enumerate(members, 1):
+        total += entry.size
+        if count > limits.max_entries:
+            raise bomb(f"has more than {limits.max_entries} entries")
+        if entry.size > limits.max_file_bytes:
+            raise bomb(f"has a file of {entry.size} bytes; at most {limits.max_file_bytes} are unpacked")
+        if total > most:
+            raise bomb(f"of {archive_bytes} bytes unpacks to {total} or more; at most {most} are unpacked")
+        yield entry, pieces
+
+
+def _manifest(entries: Iterator[Member], names: Names, target: Landing, expected: ReleaseId) -> PackageManifest:
+    """Read the first entry and hold it against what was signed (L40)."""
+    entry, pieces = next(entries, (None, iter(())))
+    if entry is None or entry.name != MANIFEST_NAME or entry.kind is not Kind.FILE:
+        raise _invalid("is not the archive's first entry")
+    if entry.size > MAX_MANIFEST_BYTES:
+        raise _invalid(f"is larger than {MAX_MANIFEST_BYTES} bytes")
+    data = b"".join(pieces)
+    try:
+        package = parse_package_toml(data)
+    except PackageInvalid as error:
+        raise PackageRefused(Code.PACKAGE_INVALID, error.message) from error
+    if str(package.id) != str(expected):
+        raise TrustRefused(
+            Code.IDENTITY_MISMATCH, f"{MANIFEST_NAME} says that this is {package.id}; what was signed is {expected}"
+        )
+    target.file(names.admit(entry), [data], _PLAIN)
+    return package
+
+
+def _mode(entry: Entry, package: PackageManifest) -> int:
+    """Return 0755 or 0644 by the archive's bits, or what ``[modes]`` says (L41, L42)."""
+    below = f"{package.payload}/"
+    chosen = last_match(package.modes, entry.name.removeprefix(below)) if entry.name.startswith(below) else None
+    if chosen is not None:
+        return chosen & _MASK
+    return _PROGRAM if (entry.mode or 0) & 0o100 else _PLAIN
+
+
+def _invalid(why: str) -> PackageRefused:
+    return PackageRefused(Code.PACKAGE_INVALID, f"{MANIFEST_NAME} {why}")
