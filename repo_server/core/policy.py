@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, TypeVar
@@ -125,23 +125,26 @@ def parse_channels_toml(data: bytes) -> ChannelPolicy:
     """Read ``policy/channels.toml``; raise ``PolicyInvalid`` (L31)."""
     where = "policy/channels.toml"
     raw = _toml(data, where, _ChannelsToml)
-    try:
-        devices = {normalise_device_id(key): channel for key, channel in raw.devices.items()}
-    except DeviceIdInvalid as error:
-        raise _invalid(where, f"devices: {error.message}") from None
     return ChannelPolicy(
         raw.default,
-        _by_lower_id(raw.organisations, where),
-        _by_lower_id(raw.sites, where),
-        MappingProxyType(devices),
+        _by_id(raw.organisations, f"{where}: organisations", _lower),
+        _by_id(raw.sites, f"{where}: sites", _lower),
+        _by_id(raw.devices, f"{where}: devices", normalise_device_id),
     )
 
 
-def _by_lower_id(table: dict[str, Channel], where: str) -> Mapping[str, Channel]:
-    lowered = {key.strip().lower(): channel for key, channel in table.items()}
-    if len(lowered) != len(table):
-        raise _invalid(where, "two ids differ only in case or in blanks around them")
-    return MappingProxyType(lowered)
+def _lower(text: str) -> str:
+    return text.strip().lower()
+
+
+def _by_id(table: dict[str, Channel], where: str, normal: Callable[[str], str]) -> Mapping[str, Channel]:
+    try:
+        found = {normal(key): channel for key, channel in table.items()}
+    except DeviceIdInvalid as error:
+        raise _invalid(where, error.message) from None
+    if len(found) != len(table):
+        raise _invalid(where, "two of the ids are one id written in two ways; keep one")
+    return MappingProxyType(found)
 
 
 def _toml(data: bytes, where: str, kind: type[_Value]) -> _Value:

@@ -84,7 +84,8 @@ def format_channel(channel: Channel) -> bytes:
 
 # \Z, not $: Python's $ also matches before a final line feed.
 _Url = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\x7f]+\Z")]
-_Text = Annotated[str, msgspec.Meta(max_length=1024)]
+# No NUL: PostgreSQL cannot hold one.
+_Text = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z")]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -177,12 +178,13 @@ def format_rollout(rollout: Rollout) -> bytes:
         paused=rollout.paused,
         seed=rollout.seed,
         halt=halt,
+        halted={} if rollout.halted else None,
     )
     return _pretty({key: value for key, value in msgspec.to_builtins(raw).items() if value is not None})
 
 
 class _BlockJson(msgspec.Struct):
-    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1024, pattern=r"^[^\x00]*\Z")]
     by: _Text | None = None
     at: _Instant | None = None
 
