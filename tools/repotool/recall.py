@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
 
 from repo_server import treeio
+from repo_server.core.catalogue import Catalogue
 from repo_server.core.errors import FormatError
-from repo_server.core.model import Block
+from repo_server.core.model import Block, ReleaseId
 from repo_server.core.names import SidecarKind
 from repo_server.core.sidecars import format_blocked, parse_blocked
 from repotool import sentences
@@ -72,6 +73,12 @@ def plan_unblock(tree: Tree, files: Sequence[ReleaseFile]) -> list[RecallStep]:
             why = f"was blocked: {block.reason}" if block is not None else "its .blocked was malformed"
             steps.append(RecallStep(file, RecallAction.UNBLOCK, why))
     return steps
+
+
+def as_if_blocked(catalogue: Catalogue, recalled: Collection[ReleaseId], reason: str) -> Catalogue:
+    """Return the catalogue as it would be with these releases recalled."""
+    found = [release for identifier in recalled if (release := catalogue.find(identifier)) is not None]
+    return catalogue.changed((), [replace(release, block=Block(reason)) for release in found])
 
 
 def execute_recall(tree: Tree, steps: Sequence[RecallStep]) -> None:

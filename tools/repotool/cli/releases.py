@@ -16,9 +16,12 @@ from repo_server.core.version import Version
 from repotool import promote as promotion
 from repotool import recall
 from repotool.cli import options, show
+from repotool.cli.facts import eyes_for
 from repotool.cli.packages import signer_of, signer_options
+from repotool.destinations import Destination, destinations
 from repotool.errors import Usage
 from repotool.inventory import Selection, inventory, select
+from repotool.look import look
 from repotool.notes import Notes, parse_requires
 from repotool.promote import PromoteStep
 from repotool.publish import execute_publish
@@ -278,6 +281,57 @@ def unblock(
         show.json({"dry_run": dry_run, "version": str(version), "files": [_recall_fact(step) for step in steps]})
 
 
+@click.command()
+@click.argument("version", type=options.VersionType())
+@options.selecting
+@click.option("--reason", default="rolled back", show_default=True, metavar="TEXT")
+@options.by_option
+@options.yes_option
+@options.tree_option
+@options.json_option
+@options.dry_run_option
+def rollback(  # noqa: PLR0913 -- one parameter per option
+    *,
+    version: Version,
+    components: tuple[str, ...],
+    os_name: str | None,
+    arch: str | None,
+    reason: str,
+    by: str | None,
+    yes: bool,
+    tree: Path | None,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Recall VERSION and show what the devices that have it are offered instead."""
+    opened, selection = options.the_tree(tree), Selection(version, components, os_name, arch)
+    steps = _recall(opened, selection, reason, by, yes=yes, dry_run=dry_run, as_json=as_json)
+    now = options.now()
+    catalogue = look(opened, eyes_for(opened, None), now).catalogue
+    recalled = [step.file.name.id for step in steps]
+    if dry_run:
+        catalogue = recall.as_if_blocked(catalogue, recalled, reason)
+    going = list(destinations(catalogue, recalled, now))
+    if as_json:
+        facts = [_recall_fact(step) for step in steps]
+        show.json({
+            "dry_run": dry_run, "version": str(version), "reason": reason, "files": facts,
+            "destinations": [_destination_fact(item) for item in going],
+        })  # fmt: skip
+        return
+    rows = [(str(item.recalled), str(item.channel), str(item.version or "stay"), item.detail) for item in going]
+    _shown(Table(("devices with", "on", "go to", "why"), rows), as_json=False)
+
+
+def _destination_fact(item: Destination) -> dict[str, Any]:
+    return {
+        **_platform(ReleaseName(item.recalled, "")),
+        "channel": item.channel,
+        "goes_to": None if item.version is None else str(item.version),
+        "detail": item.detail,
+    }
+
+
 def _recall(
     tree: Tree, selection: Selection, reason: str, by: str | None, *, yes: bool, dry_run: bool, as_json: bool
 ) -> list[RecallStep]:
@@ -305,4 +359,4 @@ def _recall_fact(step: RecallStep) -> dict[str, Any]:
     return {**_platform(step.file.name), "path": step.file.path, "action": step.action, "why": step.why}
 
 
-COMMANDS = (publish, promote, block, unblock)
+COMMANDS = (publish, promote, block, unblock, rollback)
