@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -34,16 +35,9 @@ def unpack(archive: Path, into: Path, expected: ReleaseId, limits: UnpackLimits 
     (PACKAGE_INVALID, UNPACK_FORBIDDEN, ARCHIVE_DAMAGED, BOMB), ``TrustRefused`` (IDENTITY_MISMATCH) or
     ``LocalFailure`` (DISK_FULL, PERMISSION, IO).
     """
-    try:
-        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise local_failure(error, f"open {archive}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise damaged("is not a regular file")
+    with _opened(archive) as (file, size):
         names = Names(limits, expected.platform.os)
-        entries = _bounded(_members(file, status.st_size, limits), status.st_size, limits)
+        entries = _bounded(_members(file, size, limits), size, limits)
         with landing(into) as target:
             package = _manifest(entries, names, target, expected)
             for entry, pieces in entries:
@@ -56,6 +50,23 @@ def unpack(archive: Path, into: Path, expected: ReleaseId, limits: UnpackLimits 
                 raise _invalid(f"says that the payload is {package.payload!r}, but the archive has no such folder")
             target.sync()
     return package
+
+
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file, through no link, and give it with its size; wrap what the disk says about it."""
+    try:
+        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise damaged("is not a regular file")
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                yield file, status.st_size
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise local_failure(error, f"read {archive}") from error
 
 
 def _members(file: BinaryIO, size: int, limits: UnpackLimits) -> Iterator[Member]:
