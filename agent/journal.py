@@ -69,6 +69,8 @@ class Entry:
     """Why it goes back."""
     critical: tuple[Failure, ...] = ()
     """Components that could not be taken back (FR-RBK-002)."""
+    went_back: bool = False
+    """Whether a component was touched, so that it had to be taken back."""
 
     @property
     def item(self) -> Item:

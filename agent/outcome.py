@@ -7,7 +7,9 @@ from uuid import UUID
 
 from agent.codes import Code
 from agent.journal import Entry, Failure, Item
+from agent.plan import Skipped
 from agent.quarantine import Quarantine
+from repo_server.core.version import Version
 from repo_server.core.wire import UpdateRecord, UpdateStatus
 
 MAX_MESSAGE = 4000
@@ -16,6 +18,24 @@ MAX_MESSAGE = 4000
 def final_records(entry: Entry, now: datetime) -> tuple[UpdateRecord, ...]:
     """Return the one final record of each attempt (FR-RBK-001, promise 3)."""
     return tuple(_record(entry, item, now) for item in entry.sequence.items)
+
+
+def skipped_record(
+    skipped: Skipped, record_id: str, trigger: str, current: Version | None, now: datetime
+) -> UpdateRecord:
+    """Return the record that says, once, that a release is not tried any more."""
+    return UpdateRecord(
+        record_id=UUID(record_id),
+        component_name=skipped.update.name,
+        trigger_source=trigger,
+        requested_version=skipped.update.version,
+        current_version=None if current is None else str(current),
+        status=UpdateStatus.SKIPPED,
+        attempt_timestamp=now,
+        completion_timestamp=now,
+        error_code=skipped.code.name,
+        error_message=skipped.message[:MAX_MESSAGE],
+    )
 
 
 def judged(quarantine: Quarantine, entry: Entry) -> Quarantine:

@@ -78,7 +78,9 @@ class Runner:
         while entry.step is not Step.IDLE:
             event, failure = self._act(entry)
             step, position = follow(TRANSITIONS[entry.step][event], entry.position)
-            after = _blamed(replace(entry, step=step, position=position), entry.step, failure)
+            went_back = entry.went_back or step is Step.UNDO_STOP
+            after = replace(entry, step=step, position=position, went_back=went_back)
+            after = _blamed(after, entry.step, failure)
             if step is entry.step:
                 raise Stuck(failure or Failure(None, Code.INTERNAL, f"step {step} leads nowhere"))
             entry = self._enter(after)

@@ -1,81 +1,19 @@
-"""What Linux says about processes and folders, by ``/proc`` and system calls. Standard library only."""
+"""What Linux can do beyond ``os``: the ports ``Disk`` and parts of ``Programs`` by system calls."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
 import platform
-import select
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-_PROC = Path("/proc")
-_STATE, _PGRP, _SESSION, _START_TICKS = 0, 2, 3, 19
-"""Fields of ``/proc/<pid>/stat`` behind the command's name (proc(5))."""
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _RENAMEAT2 = {"x86_64": 316, "aarch64": 276}
 _CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM})
 _PR_SET_PDEATHSIG = 1
-
-
-def boot_id() -> str:
-    """Return a name of this boot: process ids and start times mean something only within it."""
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-
-
-def start_ticks(pid: int) -> int | None:
-    """Return when a live process started, in clock ticks since boot; ``None`` if it is gone or a zombie."""
-    fields = _stat(pid)
-    return None if fields is None or fields[_STATE] in {"Z", "X"} else int(fields[_START_TICKS])
-
-
-def members_of(leader: int, marker: bytes) -> list[int]:
-    """Return the live processes of a leader's group or session that carry ``marker`` in their environment."""
-    found = []
-    for pid in _pids():
-        fields = _stat(pid)
-        if fields is None or fields[_STATE] in {"Z", "X"}:
-            continue
-        if leader in {int(fields[_PGRP]), int(fields[_SESSION])} and marker in _environment(pid):
-            found.append(pid)
-    return found
-
-
-def leader_with(marker: bytes) -> int | None:
-    """Return the session leader that was started with ``marker`` (``NAME=value``) in its environment."""
-    for pid in _pids():
-        fields = _stat(pid)
-        if fields is None or fields[_STATE] in {"Z", "X"} or int(fields[_SESSION]) != pid:
-            continue
-        if marker in _environment(pid):
-            return pid
-    return None
-
-
-def wait_gone(pid: int, ticks: int, timeout: float) -> bool:
-    """Wait up to ``timeout`` seconds for a process to end; return whether it did."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return start_ticks(pid) != ticks or _ends(descriptor, timeout)
-    finally:
-        os.close(descriptor)
-
-
-def wait_child(pid: int, timeout: float) -> bool:
-    """Wait up to ``timeout`` seconds for a child that nobody has reaped; return whether it ended. Reaps nothing."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        return _ends(descriptor, timeout)
-    finally:
-        os.close(descriptor)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -112,31 +50,3 @@ class LinuxDisk:
     def exchange(self, one: Path, other: Path) -> bool:
         """Exchange two folders atomically (``renameat2``)."""
         return exchange(one, other)
-
-
-def _ends(pidfd: int, timeout: float) -> bool:
-    waiting = select.poll()
-    waiting.register(pidfd, select.POLLIN)
-    return bool(waiting.poll(max(0.0, timeout) * 1000))
-
-
-def _pids() -> Iterator[int]:
-    own = os.getpid()
-    names = (entry.name for entry in _PROC.iterdir())
-    return (int(name) for name in names if name.isdigit() and int(name) != own)
-
-
-def _stat(pid: int) -> list[str] | None:
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The name may itself contain blanks and brackets; the fields follow the last one.
-    return text.rpartition(")")[2].split()
-
-
-def _environment(pid: int) -> list[bytes]:
-    # Other users' processes, and those that just ended, are not ours.
-    with contextlib.suppress(OSError):
-        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
-    return []

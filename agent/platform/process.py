@@ -15,14 +15,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from agent.codes import Code
 from agent.durable import replace_file
 from agent.errors import AgentError
-from agent.platform.linux import boot_id, leader_with, members_of, start_ticks, wait_gone
+from agent.platform.proc import boot_id, leader_with, members_of, start_ticks, wait_gone
 from agent.platform.programs import open_private, resolve, tail
 from agent.platform.runfile import RunFile, read_run_file
 from agent.ports import Unit
@@ -145,7 +145,7 @@ class ProcessManager:
         return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
     def _write(self, state: RunFile) -> None:
-        replace_file(self._path(state.component), json.dumps(asdict(state)).encode())
+        replace_file(self._path(state.component), json.dumps(state.to_json()).encode())
 
     def _path(self, component: str) -> Path:
         return self._folder / f"{component}.json"

@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agent.platform.linux import die_with_parent, wait_child
+from agent.platform.linux import die_with_parent
+from agent.platform.proc import wait_child
 from agent.ports import Finished
 
 TAIL_BYTES = 2000

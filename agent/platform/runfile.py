@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
 class RunFile:
-    """One launch of a component's program. It stays when the program ends, and goes when it is stopped."""
+    """One launch of a component's program. It stays when the program ends, and goes when it is stopped.
 
-    component: str
-    token: str
-    boot: str
-    """The boot that pid and start time belong to."""
-    pid: int | None = None
-    """``None``: it is just being started."""
-    ticks: int | None = None
-    """Its start time, in clock ticks since boot; ``None``: it had ended before that could be read."""
+    ``boot`` is the boot that the other two belong to; ``pid`` is ``None`` while it is being started; ``ticks`` is its
+    start time in clock ticks since boot, ``None`` if it had ended before that could be read.
+    """
+
+    # Not a dataclass: that module alone would cost the daemon as much memory as everything in here.
+    __slots__ = ("boot", "component", "pid", "ticks", "token")
+
+    def __init__(self, component: str, token: str, boot: str, pid: int | None = None, ticks: int | None = None) -> None:
+        self.component = component
+        self.token = token
+        self.boot = boot
+        self.pid = pid
+        self.ticks = ticks
+
+    def to_json(self) -> dict[str, str | int | None]:
+        """Return what the file says."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def read_run_file(path: Path) -> RunFile | None:

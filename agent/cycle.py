@@ -1,0 +1,174 @@
+"""One cycle: recover, check, plan, update, report (design §8, FR-UPD-001 to FR-UPD-009)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.actions import Source
+from agent.client import Client
+from agent.codes import Code
+from agent.download import Downloader
+from agent.endpoint import Endpoint
+from agent.errors import AgentError, NetworkFailure
+from agent.floor import load_floors
+from agent.http import Transport
+from agent.journal import Item, Sequence
+from agent.logs import Severity
+from agent.manifest import Manifest, load_manifest
+from agent.outcome import skipped_record
+from agent.plan import Plan, make_plan
+from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
+from agent.recover import recover
+from agent.reports import drain
+from agent.result import Result, failed, notes, result_of, with_skipped, with_stopped
+from agent.runner import Interrupted, Stuck
+from agent.standing import Standing
+from agent.status import OperationStatus
+from agent.trust import Trust, load_root
+from repo_server.core.wire import CheckRequest, CheckResponse, ComponentState, HealthReport, Update
+
+_LOCAL = frozenset({Code.CONFIG_INVALID, Code.CONFIG_UNSAFE, Code.ROOT_INVALID, Code.PERMISSION, Code.IO})
+"""Beside the network: what somebody may mend soon, so that the next try comes sooner than the next regular check."""
+
+
+class Cycle:
+    """Runs one cycle on an endpoint whose lock is held."""
+
+    def __init__(self, endpoint: Endpoint, trigger: str) -> None:
+        self._endpoint = endpoint
+        self._trigger = trigger
+        self._standing = Standing(endpoint)
+        self._attempts = endpoint.paths.state / ATTEMPTS
+        config, clock, random = endpoint.config, endpoint.world.clock, endpoint.world.random
+        self._transport = Transport(
+            config.servers, config.mirrors, secret=config.auth_secret, pinned_spki=config.pinned_spki
+        )
+        self._client = Client(self._transport, config.servers, sleep=clock.sleep, random=random, now=clock.now)
+
+    def run(self) -> Result:
+        """Do everything; what fails is in the result, the status and the log. Raises ``LocalFailure`` only."""
+        retry_after = None
+        try:
+            result = self._recover_and_update()
+        except Stuck as error:
+            result = failed(error.failure.code, f"{error.failure.message}; it is tried again at the next start")
+        except Interrupted:
+            result = failed(Code.CANCELLED, "told to end before anything was changed")
+        except AgentError as error:
+            retry_after = error.retry_after_seconds if isinstance(error, NetworkFailure) else None
+            self._endpoint.log.event(Severity.ERROR, error.message, code=error.code)
+            result = failed(error.code, error.message)
+        finally:
+            self._transport.close()
+        if result.code.is_transient or result.code in _LOCAL:
+            self._standing.not_answered(retry_after)
+        self._standing.concluded(result)
+        return result
+
+    def _recover_and_update(self) -> Result:
+        endpoint = self._endpoint
+        recovered = recover(endpoint)
+        if recovered.entry is not None:
+            self._standing.concluded(result_of(recovered.entry, recovered=True))
+        trust = Trust(load_root(endpoint.paths.root_json), load_floors(endpoint.paths.floor))
+        if trust.floors.damage is not None:
+            endpoint.log.error(trust.floors.damage, code=Code.STATE_DAMAGED)
+        manifest = self._manifest()
+        request = self._request(manifest)
+        with endpoint.interruption.armed():
+            response = self._client.check(request)
+        self._standing.answered(response)
+        plan = self._plan(response, manifest)
+        result = self._carry_out(plan, trust, request) if plan.updates else Result(OperationStatus.UP_TO_DATE)
+        self._send_reports()
+        result = with_stopped(with_skipped(result, plan.skipped), recovered.not_running)
+        return self._annotated(result, response)
+
+    def _request(self, manifest: Manifest) -> CheckRequest:
+        config, world = self._endpoint.config, self._endpoint.world
+        quarantine, _ = load_quarantine(self._attempts)
+        held = "; ".join(f"{failure.component}: {failure.message}" for failure in quarantine.held)
+        return CheckRequest(
+            updater_version=world.version,
+            os=world.platform.os,
+            arch=world.platform.arch,
+            release_channel=config.release_channel,
+            components=tuple(
+                ComponentState(name, str(manifest.version_of(name) or ""))
+                for name in dict.fromkeys((*config.components, *manifest.components))
+            ),
+            device_id=config.device_id,
+            org_id=config.org_id,
+            site_id=config.site_id,
+            attributes=dict(config.attributes) or None,
+            health=HealthReport("critical", held[:4000]) if held else HealthReport("ok"),
+        )
+
+    def _plan(self, response: CheckResponse, manifest: Manifest) -> Plan:
+        """Decide what to do, and say once to the server what is skipped for good."""
+        quarantine, damage = load_quarantine(self._attempts)
+        if damage is not None:
+            self._endpoint.log.error(damage, code=Code.STATE_DAMAGED)
+        installed = {name: component.version for name, component in manifest.components.items()}
+        plan = make_plan(response.updates, installed, quarantine)
+        for skipped in plan.skipped:
+            update = skipped.update
+            self._endpoint.log.warning(skipped.message, code=skipped.code, component=update.name)
+            tried = quarantine.skips(update.name, update.version, update.hash_sha256)
+            if tried is not None and not tried.reported:
+                now, record_id = self._endpoint.world.clock.now(), self._endpoint.world.new_id()
+                current = manifest.version_of(update.name)
+                self._endpoint.spool.put(skipped_record(skipped, record_id, self._trigger, current, now))
+                quarantine = quarantine.reporting(tried)
+                save_quarantine(self._attempts, quarantine)
+        return plan
+
+    def _carry_out(self, plan: Plan, trust: Trust, request: CheckRequest) -> Result:
+        endpoint, config, clock = self._endpoint, self._endpoint.config, self._endpoint.world.clock
+        downloader = Downloader(
+            self._transport,
+            config.servers,
+            config.mirrors,
+            sleep=clock.sleep,
+            random=endpoint.world.random,
+            monotonic=clock.monotonic,
+            free_bytes=endpoint.disk.free_bytes,
+        )
+        requested = frozenset(component.name for component in request.components)
+        source = Source({update.name: update for update in plan.updates}, trust, downloader, requested)
+        sequence = self._sequence(plan.updates)
+        self._standing.began(sequence)
+        return result_of(endpoint.runner(source).run(endpoint.journal.begin(sequence)))
+
+    def _sequence(self, updates: tuple[Update, ...]) -> Sequence:
+        endpoint, manifest = self._endpoint, self._manifest()
+        items = tuple(
+            Item(
+                component=update.name,
+                version=update.version,
+                from_version=None if (current := manifest.version_of(update.name)) is None else str(current),
+                action=update.action,
+                sha256=update.hash_sha256,
+                record_id=endpoint.world.new_id(),
+                old_folder=endpoint.installer.identity(update.name),
+            )
+            for update in updates
+        )
+        return Sequence(endpoint.world.new_id(), self._trigger, endpoint.world.clock.now(), items)
+
+    def _send_reports(self) -> None:
+        endpoint, device_id = self._endpoint, self._endpoint.config.device_id
+        if device_id is None:
+            return
+        drained = drain(endpoint.spool, self._client, device_id, endpoint.log)
+        if drained.failure is not None:
+            endpoint.log.warning(drained.failure.message, code=drained.failure.code, left=drained.left)
+
+    def _annotated(self, result: Result, response: CheckResponse) -> Result:
+        return replace(result, notes=notes(response.reasons, self._manifest().components))
+
+    def _manifest(self) -> Manifest:
+        loaded = load_manifest(self._endpoint.paths.manifest)
+        if loaded.damage is not None:
+            self._endpoint.log.error(loaded.damage, code=Code.STATE_DAMAGED)
+        return loaded.manifest

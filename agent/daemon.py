@@ -1,0 +1,279 @@
+"""The resident agent: waits for the next check or for a component's end, and starts a child for everything else.
+
+It imports the standard library only, and little of it, so that an idle agent costs what a bare Python costs
+(NFR-PER-001). It wakes up for a signal, for the end of a process, and when something is due; never in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from agent.platform.proc import boot_id, start_ticks
+from agent.platform.runfile import read_run_files
+
+FIRST_PAUSE = 30.0
+LONGEST_PAUSE = 3600.0
+LATE_JITTER = 60.0
+"""Seconds within which a check that is overdue at the start is made, so that a fleet does not come at once."""
+FIRST_RESTART = 1.0
+LONGEST_RESTART = 300.0
+STABLE_AFTER = 120.0
+"""A program that ran this long is started again without delay."""
+FIRST_LOOK = 5.0
+LONGEST_LOOK = 1200.0
+LONGEST_WAIT = 3600.0
+"""The wall clock may be set while we wait; so we look at it now and then."""
+_BUSY = 4
+
+
+class Surroundings:
+    """What the composition root gives: the state folder, what every child gets before its verb, and the functions."""
+
+    # Plain classes in here: the module dataclasses costs more memory than all of this.
+    __slots__ = ("arguments", "monotonic", "now", "random", "say", "spawn", "state")
+
+    def __init__(
+        self,
+        state: Path,
+        arguments: Sequence[str],
+        *,
+        spawn: Callable[[Sequence[str]], int],
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        random: Callable[[], float],
+        say: Callable[[str], None],
+    ) -> None:
+        self.state = state
+        self.arguments = arguments
+        self.spawn = spawn
+        self.now = now
+        self.monotonic = monotonic
+        self.random = random
+        self.say = say
+
+
+class _Program:
+    """A component's program that should run."""
+
+    __slots__ = ("deaths", "due", "pid", "pidfd", "since")
+
+    def __init__(self, since: float) -> None:
+        self.pid: int | None = None
+        self.pidfd: int | None = None
+        self.since = since
+        self.deaths = 0
+        self.due: float | None = None
+
+
+class Daemon:
+    """The waiting loop. ``run`` returns when a signal says so."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._child: int | None = None
+        self._verb = ""
+        self._ending = False
+        self._check_now = False
+        self._failures = 0
+        self._next = 0.0
+        self._programs: dict[str, _Program] = {}
+        self._wake = -1
+        self._look_at: float | None = None
+        self._look_pause = 0.0
+
+    def run(self) -> None:
+        """Recover, then go on until SIGTERM or SIGINT; SIGHUP means: check now."""
+        with self._signals():
+            self._start("recover")
+            self._next = self._first_check()
+            while not (self._ending and self._child is None):
+                self._begin_what_is_due()
+                self._wait()
+
+    def _begin_what_is_due(self) -> None:
+        if self._child is not None or self._ending:
+            return
+        now = self._around.monotonic()
+        for name, program in self._programs.items():
+            if program.due is not None and program.due <= now:
+                program.due = None
+                self._start("start", name)
+                return
+        if self._check_now or self._next <= now:
+            self._check_now = False
+            self._start("once")
+
+    def _start(self, *command: str) -> None:
+        try:
+            self._child = self._around.spawn([*self._around.arguments, *command])
+            self._verb = command[0]
+        except OSError as error:
+            self._around.say(f"cannot start {command[0]}: {error.strerror}; it is tried again")
+            self._next = self._around.monotonic() + self._backoff()
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if self._child is None:
+            for program in self._programs.values():
+                if program.pidfd is not None:
+                    poll.register(program.pidfd, select.POLLIN)
+        poll.poll(self._patience() * 1000)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._wake, 64):
+                pass
+        self._reap()
+        if self._child is None:
+            self._look_at_programs()
+
+    def _patience(self) -> float:
+        """Return seconds until something is due."""
+        if self._child is not None or self._ending:
+            return LONGEST_WAIT
+        due = [self._next, *(program.due for program in self._programs.values() if program.due is not None)]
+        if self._look_at is not None:
+            due.append(self._look_at)
+        return min(LONGEST_WAIT, max(0.0, min(due) - self._around.monotonic()))
+
+    def _reap(self) -> None:
+        if self._child is None:
+            return
+        pid, status = os.waitpid(self._child, os.WNOHANG)
+        if pid == 0:
+            return
+        verb, self._child = self._verb, None
+        if verb == "once":
+            self._plan_next(os.waitstatus_to_exitcode(status))
+
+    def _plan_next(self, exit_code: int) -> None:
+        """Follow what the cycle wrote into the status; without that, back off by ourselves."""
+        delay = self._until_next_check()
+        if delay is not None and delay > 0:
+            self._failures = 0
+        else:
+            delay = self._backoff()
+            if exit_code != _BUSY:
+                self._around.say(f"a cycle ended with {exit_code} and named no next check; next in {delay:.0f} s")
+        self._next = self._around.monotonic() + delay
+
+    def _first_check(self) -> float:
+        delay = self._until_next_check()
+        if delay is None:
+            # Never checked: somebody waits for the first one.
+            delay = 0.0
+        elif delay <= 0:
+            delay = self._around.random() * LATE_JITTER
+        return self._around.monotonic() + delay
+
+    def _until_next_check(self) -> float | None:
+        try:
+            text = json.loads((self._around.state / "status.json").read_bytes())["next_check_time"]
+            delay = (datetime.fromisoformat(text) - self._around.now()).total_seconds()
+        except (OSError, ValueError, TypeError, KeyError):
+            # Not there, or damaged: the next cycle says so and mends it.
+            return None
+        # A clock that was set back must not put it off for years.
+        return min(delay, 2 * 24 * 3600.0)
+
+    def _backoff(self) -> float:
+        self._failures += 1
+        return FIRST_PAUSE + self._around.random() * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 10))
+
+    def _look_at_programs(self) -> None:
+        """Watch every program that should run; plan the restart of those that ended."""
+        boot, seen = boot_id(), set()
+        now = self._around.monotonic()
+        for state in read_run_files(self._around.state / "run"):
+            seen.add(state.component)
+            program = self._programs.setdefault(state.component, _Program(now))
+            ticks = None if state.pid is None or state.boot != boot else start_ticks(state.pid)
+            alive = ticks is not None and ticks == state.ticks
+            if alive and program.pid == state.pid and program.pidfd is not None:
+                continue
+            self._forget_process(program)
+            if alive and state.pid is not None:
+                self._watch(program, state.pid, now)
+            elif program.due is None:
+                self._plan_restart(state.component, program, now)
+        missing = set(self._programs) - seen
+        for gone in missing:
+            self._forget_process(self._programs.pop(gone))
+        self._plan_look(now, missing=bool(missing))
+
+    def _plan_look(self, now: float, *, missing: bool) -> None:
+        """Look again after a while: a program that was stopped by somebody else's update comes back as another."""
+        if missing:
+            self._look_pause = FIRST_LOOK
+        elif self._look_at is not None and self._look_at <= now:
+            self._look_pause *= 2
+        else:
+            return
+        self._look_at = now + self._look_pause if self._look_pause <= LONGEST_LOOK else None
+
+    def _watch(self, program: _Program, pid: int, now: float) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            program.pidfd = os.pidfd_open(pid)
+            program.pid, program.since, program.due = pid, now, None
+
+    def _plan_restart(self, name: str, program: _Program, now: float) -> None:
+        program.deaths = 0 if now - program.since > STABLE_AFTER else program.deaths + 1
+        delay = 0.0 if program.deaths == 0 else min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(program.deaths - 1, 10))
+        program.due = now + delay
+        self._around.say(f"{name} has ended; it is started again in {delay:.0f} s")
+
+    def _forget_process(self, program: _Program) -> None:
+        if program.pidfd is not None:
+            os.close(program.pidfd)
+        program.pid = program.pidfd = None
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake = read
+        before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        }
+        old_descriptor = signal.set_wakeup_fd(write)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(old_descriptor)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(read)
+            os.close(write)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self._check_now = True
+        elif number in {signal.SIGTERM, signal.SIGINT}:
+            self._ending = True
+            if self._child is not None:
+                # It turns back where it can, and finishes what it must; a kill would be safe as well.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._child, signal.SIGTERM)
+
+
+def run_daemon(
+    root_dir: str,
+    spawn: Callable[[Sequence[str]], int],
+    *,
+    now: Callable[[], datetime],
+    monotonic: Callable[[], float],
+    random: Callable[[], float],
+    say: Callable[[str], None],
+) -> int:
+    """Run until told to end; return the exit code."""
+    state = Path(root_dir) / "var" / "lib" / "commandit"
+    arguments = ("--root-dir", root_dir)
+    around = Surroundings(state, arguments, spawn=spawn, now=now, monotonic=monotonic, random=random, say=say)
+    Daemon(around).run()
+    return 0

@@ -1,0 +1,90 @@
+"""One endpoint put together: everything that a command of the agent works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent.actions import SequenceActions, Source
+from agent.config import Config
+from agent.health import HealthChecker
+from agent.install import Installer
+from agent.journal import Journal
+from agent.logs import Log
+from agent.paths import Paths
+from agent.platform.linux import LinuxDisk
+from agent.platform.process import Launch, ProcessManager
+from agent.platform.programs import LocalPrograms
+from agent.ports import Clock, Disk, Programs, ServiceManager
+from agent.runner import Interruption, Runner
+from agent.spool import Spool
+from repo_server.core.model import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What only a composition root can give: time, chance, and what the machine is."""
+
+    clock: Clock
+    random: Callable[[], float]
+    """In [0, 1)."""
+    new_id: Callable[[], str]
+    """A random UUID."""
+    platform: Platform
+    version: str
+    """Of the agent."""
+    environment: Mapping[str, str]
+    """What programs of packages get; nothing of the caller's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The agent's parts on one machine. Nothing in it holds state that is not on the disk."""
+
+    paths: Paths
+    config: Config
+    world: World
+    log: Log
+    spool: Spool
+    journal: Journal
+    installer: Installer
+    services: ServiceManager
+    programs: Programs
+    disk: Disk
+    interruption: Interruption = field(default_factory=Interruption)
+
+    def runner(self, source: Source | None = None) -> Runner:
+        """Return a runner of sequences; without ``source`` it can only finish or take back."""
+        actions = SequenceActions(
+            paths=self.paths,
+            platform=self.world.platform,
+            clock=self.world.clock,
+            installer=self.installer,
+            services=self.services,
+            programs=self.programs,
+            health=HealthChecker(self.services, self.programs, self.world.clock),
+            spool=self.spool,
+            log=self.log,
+            run_by=self.config.service_manager,
+            source=source,
+        )
+        return Runner(actions, self.journal, self.log, self.interruption)
+
+
+def put_together(paths: Paths, config: Config, world: World) -> Endpoint:
+    """Build an endpoint; the folders of ``paths`` must be there. Touches nothing."""
+    disk = LinuxDisk()
+    paths = paths.configured(config.component_manifest_path, config.log_file_path, config.root_path)
+    log = Log(paths.log, world.clock.now, max_bytes=config.log_max_size_mb << 20, max_files=config.log_max_files)
+    return Endpoint(
+        paths=paths,
+        config=config,
+        world=world,
+        log=log,
+        spool=Spool(paths.spool),
+        journal=Journal(paths.journal, paths.install_root / ".sequence.json"),
+        installer=Installer(paths, disk),
+        disk=disk,
+        services=ProcessManager(paths.run, Launch(world.environment, world.new_id)),
+        programs=LocalPrograms(world.environment, paths.run),
+    )

@@ -1,0 +1,86 @@
+"""Keeps ``status.json`` true while a cycle goes on (FR-STA-001)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from agent.codes import Code
+from agent.endpoint import Endpoint
+from agent.journal import Sequence
+from agent.manifest import load_manifest
+from agent.quarantine import ATTEMPTS, load_quarantine
+from agent.result import Result
+from agent.schedule import after_answer, after_failure, load_failures, save_failures
+from agent.status import ComponentVersion, OperationStatus, Quarantined, Status, load_status, save_status
+from repo_server.core.wire import CheckResponse
+
+SCHEDULE = "schedule.json"
+
+
+class Standing:
+    """The status of an endpoint whose lock is held. Every method raises ``LocalFailure``."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._paths = endpoint.paths
+        self._config = endpoint.config
+        self._world = endpoint.world
+        self._log = endpoint.log
+
+    def answered(self, response: CheckResponse) -> None:
+        """Note an answer, and when the next check is."""
+        interval = self._config.update_check_interval_seconds
+        delay = after_answer(interval, response.next_check_seconds, self._world.random)
+        save_failures(self._paths.state / SCHEDULE, 0)
+        self._change(last_check_time=self._now(), assigned_channel=response.channel, next_check_time=self._in(delay))
+
+    def not_answered(self, retry_after: float | None) -> None:
+        """Note that there was none; the next try comes sooner, and later with each failure in a row."""
+        path = self._paths.state / SCHEDULE
+        failures, interval = load_failures(path), float(self._config.update_check_interval_seconds)
+        delay = after_failure(failures, interval, retry_after, self._world.random)
+        save_failures(path, failures + 1)
+        self._change(next_check_time=self._in(delay))
+
+    def began(self, sequence: Sequence) -> None:
+        """Note that an update is under way."""
+        self._change(last_update_attempt_time=sequence.started_at, last_operation_status=OperationStatus.IN_PROGRESS)
+
+    def concluded(self, result: Result) -> None:
+        """Note how it ended. A component that waits for a person stays the headline until it is repaired."""
+        quarantine, _ = load_quarantine(self._paths.state / ATTEMPTS)
+        status, code, message = result.status, result.code, result.message
+        if quarantine.held:
+            held = quarantine.held[0]
+            status, code = OperationStatus.CRITICAL, Code.ROLLBACK_FAILED
+            message = f"{held.component} could not be taken back and is stopped: {held.message}"
+        changes: dict[str, object] = {"last_update_success_time": self._now()} if result.installed else {}
+        installed = load_manifest(self._paths.manifest).manifest.components
+        self._change(
+            **changes,
+            installed_components=tuple(
+                ComponentVersion(name, str(installed[name].version)) for name in sorted(installed)
+            ),
+            last_operation_status=status,
+            last_error_code=code,
+            last_error_message=message,
+            quarantined=tuple(
+                Quarantined(one.component, one.version, len(one.attempts), one.code)
+                for one in quarantine.tried
+                if one.is_quarantined
+            ),
+        )
+
+    def _change(self, **changes: object) -> None:
+        loaded = load_status(self._paths.status)
+        if loaded.damage is not None:
+            self._log.warning(loaded.damage, code=Code.STATE_DAMAGED)
+        status: Status = replace(loaded.status, **changes)  # type: ignore[arg-type]
+        if status != loaded.status or loaded.damage is not None:
+            save_status(self._paths.status, status)
+
+    def _now(self) -> datetime:
+        return self._world.clock.now()
+
+    def _in(self, seconds: float) -> datetime:
+        return self._now() + timedelta(seconds=seconds)
