@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
-from repo_server.core.model import FileState, Release, ReleaseId
+from repo_server.core.model import FileState, Release
 from repo_server.core.names import EXTENSIONS, printable
 from repo_server.groups import Group, Outcome
 from repo_server.treeio import FileIdentity
 from repo_server.walk import Fault
 
+_NONE: Mapping[str, tuple[Fault, ...]] = MappingProxyType({})
 _ORDER = {extension: rank for rank, extension in enumerate((*EXTENSIONS, ""))}
 
 
@@ -22,7 +24,7 @@ class Claim:
     """Goes into the catalogue."""
     identity: FileIdentity | None = None
     """Of its file; ``None``: a recall of a file that is gone or damaged."""
-    faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
+    faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=lambda: _NONE)
     """Path of a group → what it shows."""
     missing: bool = True
     """There is no release, and nothing is wrong but that something is not there (L26)."""
@@ -39,8 +41,12 @@ class Claim:
         return self.identity is not None
 
 
-def settle(identifier: ReleaseId, groups: Collection[Group], published: str | None) -> Claim:
+def settle(groups: Collection[Group], published: str | None) -> Claim:
     """Choose among the groups with one release id; ``published`` is the digest that the ledger has for it."""
+    if len(groups) == 1:
+        outcome = next(iter(groups)).outcome
+        if outcome is not None and outcome.release is not None and published in {None, outcome.release.sha256}:
+            return Claim(outcome.release, outcome.identity, missing=False)
     outcomes = {group.path: group.outcome for group in groups if group.outcome is not None}
     verified = [group for group in groups if (outcome := outcomes.get(group.path)) and outcome.release is not None]
     same = [group for group in verified if published in {None, _release(outcomes[group.path]).sha256}]
@@ -53,7 +59,7 @@ def settle(identifier: ReleaseId, groups: Collection[Group], published: str | No
         if release.block is None and blocks:
             release = replace(release, block=blocks[0])
         return Claim(release, outcome.identity, faults, missing=False)
-    recalled = _recalled(identifier, groups, published)
+    recalled = _recalled(groups, published)
     if recalled is not None:
         # A recalled file may be taken away: that is no longer worth a word.
         faults = {
@@ -63,7 +69,7 @@ def settle(identifier: ReleaseId, groups: Collection[Group], published: str | No
     return Claim(faults=faults, missing=all(outcome.missing for outcome in outcomes.values()))
 
 
-def _recalled(identifier: ReleaseId, groups: Collection[Group], published: str | None) -> Release | None:
+def _recalled(groups: Collection[Group], published: str | None) -> Release | None:
     """Keep a recalled release known although its file is gone or damaged: devices must be moved off it (L15)."""
     for group in sorted(groups, key=_rank):
         outcome = group.outcome
@@ -71,7 +77,7 @@ def _recalled(identifier: ReleaseId, groups: Collection[Group], published: str |
             continue
         digest = published or outcome.claimed
         if digest is not None:
-            return Release(identifier, group.path, outcome.size, digest, (), block=outcome.block)
+            return Release(group.name.id, group.path, outcome.size, digest, (), block=outcome.block)
     return None
 
 

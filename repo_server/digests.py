@@ -1,8 +1,4 @@
-"""Digests of release files, each trusted only for an unchanged file, and kept on disk for the next start (L25).
-
-The cache is one file in the state folder, replaced whole. Whatever it contains is believed only where the file's
-identity still matches; garbage in it costs a second hashing and nothing else.
-"""
+"""Digests of release files, computed on all cores, each trusted only for an unchanged file (L25)."""
 
 from __future__ import annotations
 
@@ -10,19 +6,14 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import TypeAlias
 
-import msgspec
-
-from repo_server.treeio import FileIdentity, NotRegular, open_beneath, write_atomic
-
-CACHE_NAME = "digests"
-CACHE_VERSION = 1
+from repo_server.treeio import FileIdentity, NotRegular, open_beneath
 
 _CHUNK = 1024 * 1024
 _FINE_NS = 100_000_000
@@ -64,26 +55,12 @@ class HashingStopped(Exception):
     """``close`` was called while digests were being computed."""
 
 
-class _Entry(msgspec.Struct, array_like=True, gc=False):
-    identity: tuple[int, int, int, int, int]
-    sha256: str
-    verdict: str = ""
-    """What the signatures were checked against; "" if they did not verify."""
-    signers: tuple[str, ...] = ()
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The digest of a file as it was."""
 
-
-class _File(msgspec.Struct):
-    version: int
-    entries: dict[str, _Entry]
-    texts: dict[str, bytes]
-
-
-@dataclass(slots=True)
-class _Known:
     identity: FileIdentity
     digest: Hashed
-    verdict: str = ""
-    signers: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -91,74 +68,38 @@ class Digests:
     """Computes and remembers digests. Not to be shared by threads, except for ``close``."""
 
     root: Path
-    state: Path | None
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    texts: dict[str, bytes] = field(default_factory=dict)
-    """Last good contents of the operator's files, kept with the digests (L30)."""
+    on_progress: Callable[[], None] = lambda: None
+    """Called every few seconds while ``compute`` waits: a good moment to save."""
     changed: bool = False
     """There is something to save."""
-    _known: dict[str, _Known] = field(default_factory=dict)
+    _known: dict[str, Known] = field(default_factory=dict)
     _running: dict[str, tuple[FileIdentity, Future[Digest]]] = field(default_factory=dict)
     _pool: ThreadPoolExecutor | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def load(self) -> None:
-        """Read the cache; one that is missing, damaged or of another version is empty."""
-        if self.state is None:
-            return
-        path = self.state / CACHE_NAME
-        try:
-            file = msgspec.msgpack.decode(path.read_bytes(), type=_File)
-            if file.version != CACHE_VERSION:
-                raise ValueError(f"version {file.version}, expected {CACHE_VERSION}")  # noqa: TRY301 -- one way to say it
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, RecursionError) as error:
-            _log.warning("the digest cache %s is not usable and will be made again: %s", path, error)
-            return
-        self.texts = file.texts
-        self._known = {
-            path: _Known(FileIdentity(*entry.identity), Hashed(entry.sha256), entry.verdict, entry.signers)
-            for path, entry in file.entries.items()
-        }
+    def seed(self, known: dict[str, Known]) -> None:
+        """Start with what was known before, by path."""
+        self._known = known
 
-    def save(self, paths: Collection[str] | None) -> None:
-        """Write the cache for the files that are still there (``None``: for all); a failure is logged, not raised."""
-        self._harvest()
-        self.changed = False
-        if self.state is None:
-            return
-        if paths is not None:
-            self._known = {path: known for path, known in self._known.items() if path in paths}
-        entries = {
-            path: _Entry(known.identity, known.digest.sha256, known.verdict, known.signers)
-            for path, known in self._known.items()
-            if not known.digest.racy
-        }
-        try:
-            self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            data = msgspec.msgpack.encode(_File(CACHE_VERSION, entries, self.texts))
-            write_atomic(self.state / CACHE_NAME, data, 0o600)
-        except OSError as error:
-            self.changed = True
-            _log.warning("the digest cache in %s cannot be saved: %s; the next start hashes again", self.state, error)
+    def all_known(self) -> dict[str, Known]:
+        """Return every digest that may be kept, also those that were computed and not asked for yet.
+
+        A scan that is interrupted is not for nothing.
+        """
+        for path, (identity, future) in self._running.items():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._learn(path, identity, future.result())
+        return {path: known for path, known in self._known.items() if not known.digest.racy}
+
+    def forget_but(self, paths: Collection[str]) -> None:
+        """Drop the digests of files that are gone."""
+        self._known = {path: known for path, known in self._known.items() if path in paths}
 
     def known(self, path: str, identity: FileIdentity) -> Hashed | None:
         """Return a digest that was computed for exactly this file."""
         known = self._known.get(path)
         return known.digest if known is not None and known.identity == identity else None
-
-    def signers(self, path: str, verdict: str) -> tuple[str, ...] | None:
-        """Return the key ids that signed, if the very same check succeeded before."""
-        known = self._known.get(path)
-        return known.signers if known is not None and known.verdict == verdict else None
-
-    def remember_signers(self, path: str, verdict: str, signers: tuple[str, ...]) -> None:
-        """Keep the result of a check for a file whose digest is known."""
-        known = self._known.get(path)
-        if known is not None:
-            known.verdict, known.signers = verdict, signers
-            self.changed = True
 
     def compute(self, wanted: Mapping[str, FileIdentity], now_ns: int, patience: float | None) -> dict[str, Digest]:
         """Hash files on all cores and wait up to ``patience`` seconds (``None``: to the end).
@@ -202,25 +143,15 @@ class Digests:
         while left and not self._stop.is_set():
             left = wait(left, _PROGRESS_SECONDS).not_done
             if left:
-                self.save(None)
+                self.on_progress()
                 _log.info("hashing: %d of %d files left after %.0f s", len(left), len(futures), monotonic() - started)
         if self._stop.is_set():
             raise HashingStopped
 
-    def _harvest(self) -> None:
-        """Know what was computed and not yet asked for, so that a scan that is interrupted was not for nothing."""
-        for path, (identity, future) in self._running.items():
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._learn(path, identity, future.result())
-
     def _learn(self, path: str, identity: FileIdentity, digest: Digest) -> None:
         if not isinstance(digest, Hashed):
             return
-        before = self._known.get(path)
-        known = _Known(identity, digest)
-        if before is not None:
-            known.verdict, known.signers = before.verdict, before.signers
-        self._known[path] = known
+        self._known[path] = Known(identity, digest)
         self.changed = True
 
     def _collect(self, path: str, identity: FileIdentity) -> Digest:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from repo_server.core.keys import NotVerified
-from repo_server.core.model import ReleaseSignature
+from repo_server.core.model import Release
 from repo_server.core.statement import Statement
 from repo_server.digests import Digest, Digests, Hashed, Moving, Running, racy
-from repo_server.groups import Group, Outcome, Sidecars, judge, rests_at, wants_digest
+from repo_server.groups import Fingerprints, Group, Memo, Outcome, Sidecars, judge, rests_at, wants_digest
 from repo_server.rules import Rules
 from repo_server.treeio import FileIdentity
 from repo_server.walk import Fault
@@ -56,7 +56,7 @@ def examine(jobs: Iterable[Job], digests: Digests, rules: Rules, moment: Moment)
         if _must_hash(job.group, identity, digest, moment):
             wanted[job.group.path] = identity
     computed = digests.compute(wanted, moment.now_ns, moment.patience)
-    return {job.group.path: _conclude(job, known, computed, digests, rules, moment) for job in todo}
+    return {job.group.path: _conclude(job, known, computed, rules, moment) for job in todo}
 
 
 def _must_hash(group: Group, identity: FileIdentity, digest: Hashed | None, moment: Moment) -> bool:
@@ -67,7 +67,7 @@ def _must_hash(group: Group, identity: FileIdentity, digest: Hashed | None, mome
 
 
 def _conclude(
-    job: Job, known: dict[str, Hashed], computed: dict[str, Digest], digests: Digests, rules: Rules, moment: Moment
+    job: Job, known: dict[str, Hashed], computed: dict[str, Digest], rules: Rules, moment: Moment
 ) -> datetime | None:
     group, path = job.group, job.group.path
     digest = computed.get(path, known.get(path))
@@ -76,7 +76,8 @@ def _conclude(
         digest = known[path]
     rests = rests_at(group, moment.settle)
     found = judge(group, job.sidecars, digest, rests, moment.now, rules.config.limits.max_file_bytes)
-    group.outcome = _check_signatures(found.outcome, job.sidecars, digests, rules)
+    keep = not job.unsure and isinstance(digest, Hashed) and not digest.racy
+    group.outcome = _check_signatures(job, found.outcome, rules, keep=keep)
     group.mismatched = _still_mismatched(group, digest)
     again = found.again
     if rehashing or isinstance(digest, Running):
@@ -88,37 +89,44 @@ def _conclude(
 
 
 def _still_mismatched(group: Group, digest: Digest | None) -> bool:
-    if group.files.get(None) is None or (group.outcome is not None and group.outcome.release is not None):
+    if group.files.get("") is None or (group.outcome is not None and group.outcome.release is not None):
         return False
     if isinstance(digest, Hashed | Moving):
         return True
     return group.mismatched
 
 
-def _check_signatures(outcome: Outcome, sidecars: Sidecars, digests: Digests, rules: Rules) -> Outcome:
-    """Leave only the signatures that verify; too few of them are a problem (L21)."""
-    release = outcome.release
+def _check_signatures(job: Job, outcome: Outcome, rules: Rules, *, keep: bool) -> Outcome:
+    """Leave only the signatures that verify; too few of them are a problem (L21). ``keep``: remember it all."""
+    group, release = job.group, outcome.release
     if release is None:
         return outcome
+    memo = group.memo
+    if memo is not None and memo.keys == rules.fingerprint and memo.files == group.files:
+        return _signed_by(outcome, release, memo.signers)
     statement = Statement(rules.keys.product, release.id, release.sha256, release.size)
-    verdict = _verdict(statement, sidecars, rules)
-    signers = digests.signers(release.path, verdict)
-    if signers is None:
+    verdict = _verdict(statement, job.sidecars, rules)
+    if memo is not None and memo.verdict == verdict:
+        signers = memo.signers
+    else:
         result = rules.keys.verify(statement, release.signatures)
         if isinstance(result, NotVerified):
-            return replace(
-                outcome, release=None, identity=None, faults=(Fault(release.path, result.code, result.message),)
-            )
+            fault = Fault(release.path, result.code, result.message)
+            return replace(outcome, release=None, identity=None, faults=(fault,))
         signers = tuple(signature.key_id for signature in result.signatures)
-        digests.remember_signers(release.path, verdict, signers)
-    good = _by(release.signatures, signers)
-    if good == release.signatures:
+    if keep:
+        files: Fingerprints = {
+            suffix: entry for suffix, entry in group.files.items() if isinstance(entry, FileIdentity)
+        }
+        group.memo = Memo(files, job.sidecars, verdict, rules.fingerprint, signers)
+    return _signed_by(outcome, release, signers)
+
+
+def _signed_by(outcome: Outcome, release: Release, signers: tuple[str, ...]) -> Outcome:
+    if len(signers) == len(release.signatures):
         return outcome
+    good = tuple(signature for signature in release.signatures if signature.key_id in signers)
     return replace(outcome, release=replace(release, signatures=good))
-
-
-def _by(signatures: tuple[ReleaseSignature, ...], signers: tuple[str, ...]) -> tuple[ReleaseSignature, ...]:
-    return tuple(signature for signature in signatures if signature.key_id in signers)
 
 
 def _verdict(statement: Statement, sidecars: Sidecars, rules: Rules) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
+
+import msgspec
 
 from repo_server.core.errors import SidecarInvalid
 from repo_server.core.model import Block, Channel, FileState, Meta, Release, ReleaseSignature, Rollout
@@ -27,6 +29,7 @@ from repo_server.digests import Digest, Hashed, Moving, Running, granularity_ns,
 from repo_server.treeio import FileIdentity
 from repo_server.walk import Entry, Fault, Odd, unreadable_file
 
+_NO_META = Meta()
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PARSERS: Mapping[SidecarKind, Callable[[bytes, str], Any]] = {
     SidecarKind.SHA256: parse_sha256,
@@ -37,20 +40,8 @@ _PARSERS: Mapping[SidecarKind, Callable[[bytes, str], Any]] = {
     SidecarKind.BLOCKED: lambda data, _: parse_blocked(data),
 }
 
-Files: TypeAlias = dict[SidecarKind | None, Entry]
-"""What lies there; ``None`` is the release file itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """A sidecar as it was read: its value, or what is wrong with it."""
-
-    identity: FileIdentity | None
-    """``None``: not to be reused."""
-    value: Any = None
-    fault: Fault | None = None
-    digest: str = ""
-    """SHA-256 of a ``.sig``'s bytes."""
+Files: TypeAlias = dict[str, Entry]
+"""What lies there, by what is added to the release file's name; "" is the release file itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +52,7 @@ class Sidecars:
     signatures: tuple[ReleaseSignature, ...] | None = None
     signatures_digest: str = ""
     channel: Channel = Channel.STABLE
-    meta: Meta = field(default_factory=Meta)
+    meta: Meta = _NO_META
     rollout: Rollout | None = None
     block: Block | None = None
     faults: tuple[Fault, ...] = ()
@@ -88,20 +79,44 @@ class Outcome:
     """Bytes of the release file, as far as it is there."""
 
 
+Fingerprints: TypeAlias = dict[str, tuple[int, int, int, int, int]]
+"""Suffix → identity, as plain as it is stored."""
+
+
+class Memo(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the files of a group said when they were what ``files`` says: while they are, nothing needs to be read."""
+
+    files: Fingerprints
+    sidecars: Sidecars
+    verdict: str
+    """The check of the signatures that succeeded."""
+    keys: str
+    """Fingerprint of the release keys that it was made with."""
+    signers: tuple[str, ...]
+    """Ids of the keys whose signatures verified."""
+
+
 @dataclass(slots=True)
 class Group:
     """A release file's name in a folder, what lies there, and what it came to the last time."""
 
     path: str
     folder: str
+    id: str
+    """The release's id as text: quicker to look up than the value."""
     name: ReleaseName
     files: Files
     seen: datetime
     """When these files were first seen as they are."""
-    parsed: dict[SidecarKind, Parsed] = field(default_factory=dict)
+    memo: Memo | None = None
     outcome: Outcome | None = None
     mismatched: bool = False
     """The bytes did not match at some time since the file appeared: no second hashing before it rests."""
+
+    @property
+    def filename(self) -> str:
+        """The release file's name without its folder."""
+        return self.path[len(self.folder) + 1 :] if self.folder else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,36 +128,40 @@ class Judgement:
 
 
 def read_sidecars(group: Group, descriptor: int, limit: int, now_ns: int) -> tuple[Sidecars, bool]:
-    """Read the sidecars that changed since the last time, through the folder's descriptor (L10 to L16, L29).
+    """Read the sidecars through the folder's descriptor, unless they are what they were (L10 to L16, L29).
 
-    Also returns whether one of them may change again without that showing in its times.
+    Also returns whether one of them may have changed, or change yet, without that showing in its times.
     """
+    if group.memo is not None and group.memo.files == group.files:
+        return group.memo.sidecars, False
+    values: dict[str, Any] = {}
     faults: list[Fault] = []
-    values: dict[SidecarKind, Parsed] = {}
     unsure = False
-    for kind, entry in group.files.items():
-        if kind is None:
+    for suffix, entry in group.files.items():
+        if not suffix:
             continue
-        parsed = group.parsed.get(kind)
-        if parsed is None or parsed.identity != entry:
-            parsed = _read(group, kind, entry, descriptor, limit)
-            if parsed is None:
-                unsure = True
-                continue
-            if parsed.identity is None or racy(parsed.identity, now_ns):
-                unsure |= not isinstance(entry, Odd)
-                group.parsed.pop(kind, None)
-            else:
-                group.parsed[kind] = parsed
-        values[kind] = parsed
-        if parsed.fault is not None:
-            faults.append(parsed.fault)
+        kind = SidecarKind(suffix)
+        try:
+            data, same = _read(group, kind, entry, descriptor, limit)
+            unsure |= not same
+            values[kind] = _PARSERS[kind](data, group.filename)
+        except FileNotFoundError:
+            unsure = True
+        except _Refused as refusal:
+            faults.append(refusal.fault)
+            unsure |= refusal.unsure
+        except SidecarInvalid as error:
+            faults.append(Fault(group.path, error.code, error.message))
+        else:
+            if kind is SidecarKind.SIG:
+                values["digest"] = hashlib.sha256(data).hexdigest()
+        unsure |= isinstance(entry, FileIdentity) and racy(entry, now_ns)
     return _sidecars(values, tuple(faults)), unsure
 
 
 def wants_digest(group: Group, sidecars: Sidecars, max_bytes: int) -> FileIdentity | None:
     """Return the file to hash, if only its digest is missing for a judgement (L24)."""
-    entry = group.files.get(None)
+    entry = group.files.get("")
     if not isinstance(entry, FileIdentity) or entry.size > max_bytes or sidecars.faults:
         return None
     return entry if sidecars.sha256 is not None and sidecars.signatures is not None else None
@@ -154,7 +173,7 @@ def rests_at(group: Group, settle: timedelta) -> datetime:
     Counted from its last change, by the disk's clock; by ours from when it was first seen so, if that is earlier, so
     that a file server whose clock is ahead does not keep files arriving for ever.
     """
-    entries = (group.files.get(None), group.files.get(SidecarKind.SHA256))
+    entries = (group.files.get(""), group.files.get(SidecarKind.SHA256))
     changed = max((entry.ctime_ns for entry in entries if isinstance(entry, FileIdentity)), default=0)
     return min(from_ns(changed), group.seen) + settle
 
@@ -166,7 +185,7 @@ def judge(
 
     A ``release`` in the outcome has a digest that matches; its ``signatures`` are those of ``.sig``, not yet checked.
     """
-    entry = group.files.get(None)
+    entry = group.files.get("")
     size = entry.size if isinstance(entry, FileIdentity) else 0
 
     def ends(*faults: Fault, actual: str | None = None, missing: bool = False) -> Outcome:
@@ -258,7 +277,7 @@ def _orphans(group: Group) -> list[Fault]:
     return [
         _pending_at(f"{group.path}{kind}", "no_release_file", f"waiting for {printable(group.path)}")
         for kind in group.files
-        if kind is not None
+        if kind
     ]
 
 
@@ -270,56 +289,55 @@ def _pending_at(path: str, code: str, message: str) -> Fault:
     return Fault(path, code, message, FileState.PENDING)
 
 
-def _read(group: Group, kind: SidecarKind, entry: Entry, descriptor: int, limit: int) -> Parsed | None:
-    """Read and parse one sidecar; ``None`` when it has just gone."""
+class _Refused(Exception):
+    """A sidecar cannot be read."""
+
+    def __init__(self, fault: Fault, *, unsure: bool = False) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+        self.unsure = unsure
+        """It is worth another look soon."""
+
+
+def _read(group: Group, kind: SidecarKind, entry: Entry, descriptor: int, limit: int) -> tuple[bytes, bool]:
+    """Return one sidecar's bytes, and whether it still is the file that was listed.
+
+    Raises ``_Refused``, or ``FileNotFoundError`` when it has just gone.
+    """
     path = f"{group.path}{kind}"
     if isinstance(entry, Odd):
-        return Parsed(None, fault=Fault(group.path, "not_a_regular_file", not_regular(path, entry).message))
+        raise _Refused(Fault(group.path, "not_a_regular_file", not_regular(path, entry).message))
     if entry.size > limit:
-        return Parsed(entry, fault=_too_large(group, kind, entry.size, limit))
-    filename = group.path.rpartition("/")[2]
+        raise _Refused(_too_large(group, kind, entry.size, limit))
     try:
-        data, identity = _bytes(f"{filename}{kind}", descriptor, limit)
+        file = os.open(f"{group.filename}{kind}", _FILE, dir_fd=descriptor)
+        try:
+            same = FileIdentity.of(os.fstat(file)) == entry
+            data = os.read(file, limit + 1)
+        finally:
+            os.close(file)
     except FileNotFoundError:
-        return None
+        raise
     except OSError as error:
-        return Parsed(None, fault=Fault(group.path, "unreadable_file", unreadable_file(path, error).message))
+        fault = Fault(group.path, "unreadable_file", unreadable_file(path, error).message)
+        raise _Refused(fault, unsure=True) from error
     if len(data) > limit:
-        return Parsed(None, fault=_too_large(group, kind, len(data), limit))
-    sure = identity if identity == entry else None
-    try:
-        value = _PARSERS[kind](data, filename)
-    except SidecarInvalid as error:
-        return Parsed(sure, fault=Fault(group.path, error.code, error.message))
-    return Parsed(sure, value, digest=hashlib.sha256(data).hexdigest() if kind is SidecarKind.SIG else "")
-
-
-def _bytes(name: str, folder: int, limit: int) -> tuple[bytes, FileIdentity]:
-    descriptor = os.open(name, _FILE, dir_fd=folder)
-    try:
-        identity = FileIdentity.of(os.fstat(descriptor))
-        return os.read(descriptor, limit + 1), identity
-    finally:
-        os.close(descriptor)
+        raise _Refused(_too_large(group, kind, len(data), limit), unsure=True)
+    return data, same
 
 
 def _too_large(group: Group, kind: SidecarKind, size: int, limit: int) -> Fault:
     return Fault(group.path, "sidecar_too_large", f"{kind} has {size} bytes; at most {limit} are read")
 
 
-def _sidecars(values: Mapping[SidecarKind, Parsed], faults: tuple[Fault, ...]) -> Sidecars:
-    def value(kind: SidecarKind) -> Any:
-        parsed = values.get(kind)
-        return parsed.value if parsed is not None else None
-
-    signatures = values.get(SidecarKind.SIG)
+def _sidecars(values: Mapping[str, Any], faults: tuple[Fault, ...]) -> Sidecars:
     return Sidecars(
-        sha256=value(SidecarKind.SHA256),
-        signatures=value(SidecarKind.SIG),
-        signatures_digest=signatures.digest if signatures is not None else "",
-        channel=value(SidecarKind.CHANNEL) or Channel.STABLE,
-        meta=value(SidecarKind.META) or Meta(),
-        rollout=value(SidecarKind.ROLLOUT),
-        block=value(SidecarKind.BLOCKED),
+        sha256=values.get(SidecarKind.SHA256),
+        signatures=values.get(SidecarKind.SIG),
+        signatures_digest=values.get("digest", ""),
+        channel=values.get(SidecarKind.CHANNEL, Channel.STABLE),
+        meta=values.get(SidecarKind.META, _NO_META),
+        rollout=values.get(SidecarKind.ROLLOUT),
+        block=values.get(SidecarKind.BLOCKED),
         faults=faults,
     )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from repo_server.core.model import ReleaseId
 from repo_server.core.names import ReleaseName, SidecarKind
 from repo_server.examine import Job, Moment
-from repo_server.groups import Files, Group, read_sidecars
+from repo_server.groups import Files, Group, Memo, read_sidecars
 from repo_server.naming import Naming, split, too_deep
 from repo_server.rules import Rules
 from repo_server.walk import Entry, Fault, Listing, Odd, depth, entry_at, join
 
-_NAMES = ("", *SidecarKind)
+_SUFFIXES = ("", *(str(kind) for kind in SidecarKind))
 _MEMO = 1000
 _Key = TypeVar("_Key")
 
@@ -33,7 +33,8 @@ class Look:
     due: frozenset[str] = frozenset()
     """Paths of groups to be judged again though their files are the same."""
     jobs: list[Job] = field(default_factory=list)
-    touched: set[ReleaseId] = field(default_factory=set)
+    touched: set[str] = field(default_factory=set)
+    """Ids of releases that may have changed."""
     odd: set[str] = field(default_factory=set)
     """Folders whose meaningless names changed."""
 
@@ -48,7 +49,9 @@ class Inventory:
     odd: dict[str, dict[str, Fault]] = field(default_factory=dict)
     """Folder → name → what is wrong with the name."""
     _members: dict[str, set[str]] = field(default_factory=dict)
-    _paths: dict[ReleaseId, set[str]] = field(default_factory=dict)
+    memos: dict[str, Memo] = field(default_factory=dict)
+    """What was known of groups before they are seen, by path."""
+    _paths: dict[str, set[str]] = field(default_factory=dict)
 
     def reset(self, components: tuple[str, ...]) -> None:
         """Judge everything anew at the next look: the rules changed, or a look was cut short."""
@@ -56,17 +59,20 @@ class Inventory:
         self.folders = {}
         for group in self.groups.values():
             group.outcome = None
-            group.parsed.clear()
 
     def known_folders(self) -> set[str]:
         """Return every folder that something is known of."""
         return {*self.folders, *self._members, *self.odd}
 
-    def claimants(self, identifier: ReleaseId) -> list[Group]:
+    def all_memos(self) -> dict[str, Memo]:
+        """Return what may be kept for the next start, by path."""
+        return self.memos | {path: group.memo for path, group in self.groups.items() if group.memo is not None}
+
+    def claimants(self, identifier: str) -> list[Group]:
         """Return the groups whose name is of one release."""
         return [self.groups[path] for path in self._paths.get(identifier, ())]
 
-    def identifiers(self) -> Collection[ReleaseId]:
+    def identifiers(self) -> AbstractSet[str]:
         """Return every release that a file in the tree is named for."""
         return self._paths.keys()
 
@@ -114,14 +120,14 @@ class Inventory:
     def _refresh_group(self, folder: str, stem: str, descriptor: int, look: Look) -> None:
         entries = self.folders[folder]
         files: Files = {}
-        for suffix in _NAMES:
+        for suffix in _SUFFIXES:
             name = stem + suffix
             entry = entry_at(descriptor, name)
             if entry is None:
                 entries.pop(name, None)
             else:
                 entries[name] = entry
-                files[SidecarKind(suffix) if suffix else None] = entry
+                files[suffix] = entry
         meaning = self.naming.meaning(stem)
         if files and isinstance(meaning, ReleaseName):
             self._examine(folder, stem, meaning, files, descriptor, look)
@@ -154,9 +160,11 @@ class Inventory:
         path = join(folder, stem)
         group = self.groups.get(path)
         if group is None:
-            group = self.groups[path] = Group(path, folder, name, files, look.moment.now)
+            group = self.groups[path] = Group(
+                path, folder, str(name.id), name, files, look.moment.now, self.memos.pop(path, None)
+            )
             self._members.setdefault(folder, set()).add(path)
-            self._paths.setdefault(name.id, set()).add(path)
+            self._paths.setdefault(group.id, set()).add(path)
         elif group.files == files and group.outcome is not None and path not in look.due:
             return
         elif _payload(group.files) != _payload(files):
@@ -164,7 +172,7 @@ class Inventory:
         group.files = files
         # Until it has one again: a look that is cut short must not leave an old outcome on new files.
         group.outcome = None
-        look.touched.add(name.id)
+        look.touched.add(group.id)
         if look.rules is None:
             return
         limit = look.rules.config.limits.max_sidecar_bytes
@@ -176,8 +184,8 @@ class Inventory:
         if group is None:
             return
         _discard(self._members, group.folder, path)
-        _discard(self._paths, group.name.id, path)
-        look.touched.add(group.name.id)
+        _discard(self._paths, group.id, path)
+        look.touched.add(group.id)
 
     def _set_odd(self, folder: str, faults: dict[str, Fault], look: Look) -> None:
         if self.odd.get(folder, {}) == faults:
@@ -190,7 +198,7 @@ class Inventory:
 
 
 def _payload(files: Files) -> tuple[Entry | None, Entry | None]:
-    return files.get(None), files.get(SidecarKind.SHA256)
+    return files.get(""), files.get(SidecarKind.SHA256)
 
 
 def _discard(table: dict[_Key, set[str]], key: _Key, path: str) -> None:

@@ -10,7 +10,7 @@ from repo_server.core.names import ReleaseName, SidecarKind, is_temporary, parse
 from repo_server.groups import Files, not_regular
 from repo_server.walk import Entry, Fault, Odd, join
 
-_KINDS: Mapping[str, SidecarKind] = {str(kind): kind for kind in SidecarKind}
+_SUFFIXES = frozenset(str(kind) for kind in SidecarKind)
 
 
 @dataclass(slots=True)
@@ -34,13 +34,13 @@ class Naming:
         """Sort a folder's entries."""
         found = Sorted()
         for name, entry in entries.items():
-            stem, kind = split(name)
+            stem, suffix = split(name)
             meaning = self.meaning(stem)
             if isinstance(meaning, ReleaseName):
                 group = found.groups.get(stem)
                 if group is None:
                     group = found.groups[stem] = (meaning, {})
-                group[1][kind] = entry
+                group[1][suffix] = entry
             elif meaning is not None:
                 found.faults[name] = _fault(join(folder, name), meaning, entry)
         return found
@@ -76,11 +76,10 @@ class Naming:
             return error
 
 
-def split(name: str) -> tuple[str, SidecarKind | None]:
-    """Split a name into the release file's name and the kind of sidecar; ``None``: it is no sidecar's."""
+def split(name: str) -> tuple[str, str]:
+    """Split a name into the release file's name and a sidecar's suffix, "" if it is no sidecar's."""
     dot = name.rfind(".")
-    kind = _KINDS.get(name[dot:]) if dot > 0 else None
-    return (name[:dot], kind) if kind is not None else (name, None)
+    return (name[:dot], name[dot:]) if dot > 0 and name[dot:] in _SUFFIXES else (name, "")
 
 
 def too_deep(folder: str, entries: Iterable[str], limit: int) -> dict[str, Fault]:

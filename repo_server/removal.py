@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from repo_server.core.model import Release, ReleaseId
+from repo_server.core.model import Release
 from repo_server.treeio import FileIdentity
 
 MARKER = ".accept-removal"
@@ -26,24 +26,24 @@ class Guard:
     Only what is missing counts: a release that has become a problem is dropped at once, however many do.
     """
 
-    _baseline: dict[ReleaseId, Kept] = field(default_factory=dict)
-    _missing: set[ReleaseId] = field(default_factory=set)
-    _held: set[ReleaseId] = field(default_factory=set)
+    _baseline: dict[str, Kept] = field(default_factory=dict)
+    _missing: set[str] = field(default_factory=set)
+    _held: set[str] = field(default_factory=set)
 
-    def note(self, identifier: ReleaseId, *, missing: bool, readable: bool) -> None:
+    def note(self, identifier: str, *, missing: bool, readable: bool) -> None:
         """Say whether a release is missing, and whether the place where it was can be read at all."""
         self._missing.discard(identifier)
         self._held.discard(identifier)
         if missing and identifier in self._baseline:
             (self._missing if readable else self._held).add(identifier)
 
-    def dismiss(self, identifier: ReleaseId) -> None:
+    def dismiss(self, identifier: str) -> None:
         """Forget a release that has become a problem: should it go missing as well, it is not brought back."""
         self._baseline.pop(identifier, None)
         self._missing.discard(identifier)
         self._held.discard(identifier)
 
-    def last_path(self, identifier: ReleaseId) -> str | None:
+    def last_path(self, identifier: str) -> str | None:
         """Return where a release was at the last full scan."""
         kept = self._baseline.get(identifier)
         return kept.release.path if kept is not None else None
@@ -59,19 +59,19 @@ class Guard:
         return len(self._missing), len(self._baseline)
 
     @property
-    def absent(self) -> frozenset[ReleaseId]:
+    def absent(self) -> frozenset[str]:
         """Releases of the last full scan that are not there, whether or not they are kept."""
         return frozenset(self._missing | self._held)
 
-    def kept(self) -> set[ReleaseId]:
+    def kept(self) -> set[str]:
         """Return the missing releases that stay in the catalogue."""
         return self._held | self._missing if self.active else set(self._held)
 
-    def release(self, identifier: ReleaseId) -> Kept:
+    def release(self, identifier: str) -> Kept:
         """Return a release that is kept."""
         return self._baseline[identifier]
 
-    def refresh(self, identifier: ReleaseId, now: Kept) -> None:
+    def refresh(self, identifier: str, now: Kept) -> None:
         """Remember the newest state of a release: a recall must not be forgotten because the disk went after it."""
         if identifier in self._baseline:
             self._baseline[identifier] = now
@@ -82,7 +82,7 @@ class Guard:
             del self._baseline[identifier]
         self._missing = set()
 
-    def rebase(self, present: dict[ReleaseId, Kept]) -> None:
+    def rebase(self, present: dict[str, Kept]) -> None:
         """Compare with these from now on; those that are kept must be among them."""
         self._baseline = present
         self._missing &= present.keys()

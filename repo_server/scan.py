@@ -17,11 +17,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
-from repo_server import ledger
+from repo_server import cache, ledger
 from repo_server.changed import Changes, sort_changes
 from repo_server.claims import settle
-from repo_server.core.model import ReleaseId
-from repo_server.digests import Digests
+from repo_server.digests import Digests, Hashed, Known
 from repo_server.examine import Moment, examine
 from repo_server.inventory import FolderAppeared, Inventory, Look
 from repo_server.live import ScanResult
@@ -58,9 +57,12 @@ class Scanner:
         self._root = root
         self._state = state
         self._options = options or ScanOptions()
-        self._digests = Digests(root, state, self._options.hash_workers or os.cpu_count() or 1)
+        self._digests = Digests(root, self._options.hash_workers or os.cpu_count() or 1)
         self._rulebook = RuleBook(root, self._options.pinned_root)
+        self._digests.on_progress = self._save
         self._inventory = Inventory()
+        self._texts: dict[str, bytes] = {}
+        self._cache_outdated = False
         self._shelf = Shelf()
         self._lock = threading.Lock()
         self._reading: Reading | None = None
@@ -98,7 +100,7 @@ class Scanner:
         waits = []
         if self._due and self._last is not None:
             waits.append(max(_SOONEST, (min(self._due.values()) - self._last).total_seconds()))
-        if self._digests.changed and self._state is not None:
+        if self._unsaved:
             waits.append(self._options.save_seconds)
         return min(waits, default=None)
 
@@ -106,8 +108,8 @@ class Scanner:
         """Stop hashing and save the digest cache; idempotent."""
         self._digests.close()
         with self._lock:
-            if self._digests.changed:
-                self._digests.save(None)
+            if self._unsaved:
+                self._save()
 
     def _moment(self, now: datetime, patience: float | None) -> Moment:
         return Moment(now, int(now.timestamp() * 1e9), patience, timedelta(seconds=self._options.settle_seconds))
@@ -134,7 +136,10 @@ class Scanner:
 
     def _start(self) -> None:
         if self._last is None:
-            self._digests.load()
+            cached = cache.load(self._state) if self._state is not None else cache.Cache()
+            self._texts = cached.texts
+            self._digests.seed({path: _known(file) for path, file in cached.files.items()})
+            self._inventory.memos = {path: file.memo for path, file in cached.files.items() if file.memo is not None}
 
     def _unreachable(self, error: OSError, moment: Moment) -> ScanResult:
         """Keep the last good catalogue: a folder that cannot be read is not an empty one (L26)."""
@@ -218,13 +223,15 @@ class Scanner:
         return frozenset(due)
 
     def _read_rules(self, moment: Moment) -> Reading:
-        before, self._reading = self._reading, self._rulebook.read(self._digests.texts, moment.now)
+        texts = dict(self._texts)
+        before, self._reading = self._reading, self._rulebook.read(self._texts, moment.now)
+        self._cache_outdated |= texts != self._texts
         self._shelf.problems.report("rules", self._reading.problems, moment.now)
         if before is None or before.rules_for_files != self._reading.rules_for_files:
             self._inventory.reset(self._reading.config.components)
         return self._reading
 
-    def _read_ledger(self, moment: Moment) -> set[ReleaseId]:
+    def _read_ledger(self, moment: Moment) -> set[str]:
         """Read the ledgers if their files changed; return the releases for which that makes a difference (L7)."""
         files = ledger.identities(self._root, self._state)
         if files == self._ledger_files:
@@ -242,14 +249,16 @@ class Scanner:
             self._ledger.setdefault(identifier, digest)
         if before == self._ledger:
             return set()
-        differing = {key for key, _ in before.items() ^ self._ledger.items()}
-        return {identifier for identifier in self._inventory.identifiers() if str(identifier) in differing}
+        differing = {identifier for identifier, _ in before.items() ^ self._ledger.items()}
+        return differing & self._inventory.identifiers()
 
-    def _conclude(self, look: Look) -> set[ReleaseId]:
+    def _conclude(self, look: Look) -> set[str]:
         """Judge what was looked at, and settle who is a release; return what may have changed in the catalogue."""
         moment = look.moment
         if look.rules is not None:
+            memos = [job.group.memo for job in look.jobs]
             again = examine(look.jobs, self._digests, look.rules, moment)
+            self._cache_outdated |= any(job.group.memo is not memo for job, memo in zip(look.jobs, memos, strict=True))
             self._reschedule(look.due, again)
         else:
             self._due = {}
@@ -257,10 +266,10 @@ class Scanner:
             self._shelf.problems.report(("names", folder), self._inventory.odd.get(folder, {}).values(), moment.now)
         claims = {}
         for identifier in look.touched:
-            published = self._ledger.get(str(identifier))
-            claims[identifier] = claim = settle(identifier, self._inventory.claimants(identifier), published)
-            if claim.release is not None and claim.verified and published is None:
-                self._unrecorded[str(identifier)] = claim.release.sha256
+            published = self._ledger.get(identifier)
+            claims[identifier] = claim = settle(self._inventory.claimants(identifier), published)
+            if published is None and claim.release is not None and claim.verified:
+                self._unrecorded[identifier] = claim.release.sha256
         self._record(moment)
         self._last = moment.now
         return self._shelf.place(claims, self._unreadable, moment.now)
@@ -307,17 +316,39 @@ class Scanner:
         with contextlib.suppress(OSError):  # a read-only tree: remembered above
             os.unlink(MARKER, dir_fd=root)
 
-    def _result(self, changed: set[ReleaseId], moment: Moment) -> ScanResult:
+    def _result(self, changed: set[str], moment: Moment) -> ScanResult:
         reading = self._reading
         if reading is None:
             return self._shelf.result(changed, None, moment.now)
         return self._shelf.result(changed, (reading.config, reading.policy), moment.now)
 
+    @property
+    def _unsaved(self) -> bool:
+        return self._state is not None and (self._digests.changed or self._cache_outdated)
+
     def _save_sometimes(self) -> None:
-        if not self._digests.changed:
+        if not self._unsaved:
             return
         now = monotonic()
         if self._saved_at is None or now - self._saved_at >= self._options.save_seconds:
             self._saved_at = now
-            complete = not (self._shelf.guard.active or self._unreadable)
-            self._digests.save(self._inventory.groups.keys() if complete else None)
+            if not (self._shelf.guard.active or self._unreadable):
+                self._digests.forget_but(self._inventory.groups.keys())
+                self._inventory.memos = {}
+            self._save()
+
+    def _save(self) -> None:
+        if self._state is None:
+            return
+        memos = self._inventory.all_memos()
+        files = {
+            path: cache.CachedFile(known.identity, known.digest.sha256, memos.get(path))
+            for path, known in self._digests.all_known().items()
+        }
+        self._digests.changed = self._cache_outdated = False
+        if not cache.save(self._state, cache.Cache(files, self._texts)):
+            self._digests.changed = True
+
+
+def _known(file: cache.CachedFile) -> Known:
+    return Known(FileIdentity(*file.identity), Hashed(file.sha256))

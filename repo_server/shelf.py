@@ -10,7 +10,7 @@ from types import MappingProxyType
 from repo_server.claims import Claim
 from repo_server.core.catalogue import Catalogue
 from repo_server.core.dependencies import cyclic
-from repo_server.core.model import Platform, Release, ReleaseId
+from repo_server.core.model import Platform, Release
 from repo_server.core.policy import ChannelPolicy, TreeConfig
 from repo_server.live import ScanResult
 from repo_server.problems import ProblemBook
@@ -25,24 +25,23 @@ class Shelf:
 
     problems: ProblemBook = field(default_factory=ProblemBook)
     guard: Guard = field(default_factory=Guard)
-    _claims: dict[ReleaseId, Claim] = field(default_factory=dict)
-    _installable: dict[Platform, dict[ReleaseId, Release]] = field(default_factory=dict)
+    _claims: dict[str, Claim] = field(default_factory=dict)
+    _installable: dict[Platform, dict[str, Release]] = field(default_factory=dict)
     """Releases that are not recalled, by platform."""
-    _cyclic: dict[Platform, frozenset[ReleaseId]] = field(default_factory=dict)
-    _visible: dict[ReleaseId, Kept] = field(default_factory=dict)
-    _kept: set[ReleaseId] = field(default_factory=set)
+    _cyclic: dict[Platform, frozenset[str]] = field(default_factory=dict)
+    _visible: dict[str, Kept] = field(default_factory=dict)
+    _kept: set[str] = field(default_factory=set)
     _result: ScanResult = field(default_factory=lambda: ScanResult(Catalogue(), ()))
 
-    def place(self, claims: Mapping[ReleaseId, Claim], unreadable: frozenset[str], now: datetime) -> set[ReleaseId]:
+    def place(self, claims: Mapping[str, Claim], unreadable: frozenset[str], now: datetime) -> set[str]:
         """Take over new claims; return the releases whose place in the catalogue may have changed.
 
         ``unreadable`` are folders that could not be read: what was in them is not missing, it is kept (L26).
         """
         changed = set(claims)
-        platforms = set()
+        platforms: set[Platform] = set()
         for identifier, claim in claims.items():
-            if self._take(identifier, claim):
-                platforms.add(identifier.platform)
+            platforms |= self._take(identifier, claim)
             path = self.guard.last_path(identifier)
             readable = path is None or not _beneath(path, unreadable)
             self.guard.note(identifier, missing=claim.missing, readable=readable)
@@ -50,15 +49,13 @@ class Shelf:
                 self.guard.dismiss(identifier)
         for platform in platforms:
             before = self._cyclic.get(platform, frozenset())
-            self._cyclic[platform] = cyclic(self._installable.get(platform, {}).values())
+            self._cyclic[platform] = frozenset(map(str, cyclic(self._installable[platform].values())))
             changed |= before ^ self._cyclic[platform]
         for identifier in changed:
             self.problems.report(identifier, self._faults(identifier), now)
         return changed
 
-    def result(
-        self, changed: set[ReleaseId], rules: tuple[TreeConfig, ChannelPolicy] | None, now: datetime
-    ) -> ScanResult:
+    def result(self, changed: set[str], rules: tuple[TreeConfig, ChannelPolicy] | None, now: datetime) -> ScanResult:
         """Return the result after these changes; the one before if there is no difference."""
         self._report_removal(now)
         kept = self.guard.kept()
@@ -81,27 +78,33 @@ class Shelf:
         """Compare later removals with what is there now: a full scan has finished."""
         self.guard.rebase(dict(self._visible))
 
-    def _take(self, identifier: ReleaseId, claim: Claim) -> bool:
-        """Put one claim in force; return whether that may close or open a cycle of requirements."""
+    def _take(self, identifier: str, claim: Claim) -> set[Platform]:
+        """Put one claim in force; return the platforms where that may close or open a circle of requirements."""
+        old = self._claims.get(identifier)
         if claim.faults or claim.release is not None:
             self._claims[identifier] = claim
         else:
             self._claims.pop(identifier, None)
-        here = self._installable.setdefault(identifier.platform, {})
-        before = here.pop(identifier, None)
-        after = claim.release if claim.release is not None and claim.release.block is None else None
+        before = _installable(old)
+        after = _installable(claim)
+        for release in (before, after):
+            if release is not None:
+                self._installable.setdefault(release.platform, {}).pop(identifier, None)
         if after is not None:
-            here[identifier] = after
-        if before is None or after is None:
-            return before is not after
-        return before.requires != after.requires
+            self._installable[after.platform][identifier] = after
+        if (before is None) != (after is None) or (before and after and before.requires != after.requires):
+            return {release.platform for release in (before, after) if release is not None}
+        return set()
 
-    def _faults(self, identifier: ReleaseId) -> list[Fault]:
+    def _in_a_circle(self, release: Release, identifier: str) -> bool:
+        return identifier in self._cyclic.get(release.platform, ())
+
+    def _faults(self, identifier: str) -> list[Fault]:
         claim = self._claims.get(identifier)
         if claim is None:
             return []
         faults = [fault for found in claim.faults.values() for fault in found]
-        if claim.release is not None and identifier in self._cyclic.get(identifier.platform, ()):
+        if claim.release is not None and self._in_a_circle(claim.release, identifier):
             wants = ", ".join(str(item) for item in claim.release.requires)
             message = f"it requires {wants}, which can only be installed after it; break the circle in one .meta"
             faults.append(Fault(claim.release.path, "requires_cycle", message))
@@ -118,7 +121,7 @@ class Shelf:
             faults.append(Fault("", "mass_removal", message))
         self.problems.report("removal", faults, now)
 
-    def _differences(self, changed: set[ReleaseId]) -> tuple[list[str], list[Release], dict[str, FileIdentity] | None]:
+    def _differences(self, changed: set[str]) -> tuple[list[str], list[Release], dict[str, FileIdentity] | None]:
         """Bring ``_visible`` up to date; identities are ``None`` when they are what they were."""
         removed, added = [], []
         touched: list[tuple[Kept | None, Kept | None]] = []
@@ -147,13 +150,17 @@ class Shelf:
                 identities[after.release.path] = after.identity
         return removed, added, identities
 
-    def _wanted(self, identifier: ReleaseId) -> Kept | None:
+    def _wanted(self, identifier: str) -> Kept | None:
         if identifier in self._kept:
             return self.guard.release(identifier)
         claim = self._claims.get(identifier)
-        if claim is None or claim.release is None or identifier in self._cyclic.get(identifier.platform, ()):
+        if claim is None or claim.release is None or self._in_a_circle(claim.release, identifier):
             return None
         return Kept(claim.release, claim.identity)
+
+
+def _installable(claim: Claim | None) -> Release | None:
+    return claim.release if claim is not None and claim.release is not None and claim.release.block is None else None
 
 
 def _beneath(path: str, folders: frozenset[str]) -> bool:

@@ -37,6 +37,9 @@ _TEMPORARY = re.compile(
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
 _COMPONENT = re.compile(COMPONENT_PATTERN)
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+"""Nearly every name in a tree: nothing about it needs a closer look."""
+_PLATFORMS = {(str(os), str(arch)): Platform(os, arch) for os in Os for arch in Arch}
 _UNDECODED_ZERO = "\udc00"
 
 
@@ -49,6 +52,9 @@ class SidecarKind(enum.StrEnum):
     META = ".meta"
     ROLLOUT = ".rollout"
     BLOCKED = ".blocked"
+
+
+_KINDS = {str(kind): kind for kind in SidecarKind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +105,8 @@ def is_temporary(name: str) -> bool:
 def split_sidecar(name: str) -> SidecarName | None:
     """Split a sidecar's name without judging the rest; ``None`` if it is not a sidecar's."""
     stem, dot, suffix = name.rpartition(".")
-    try:
-        kind = SidecarKind(dot + suffix)
-    except ValueError:
-        return None
-    return SidecarName(stem, kind) if stem else None
+    kind = _KINDS.get(dot + suffix)
+    return SidecarName(stem, kind) if stem and kind is not None else None
 
 
 def parse_release_name(name: str, components: Collection[str] = DEFAULT_COMPONENTS) -> ReleaseName:
@@ -132,13 +135,12 @@ def parse_release_name(name: str, components: Collection[str] = DEFAULT_COMPONEN
             f"component {component!r} is not one of {', '.join(components)}; "
             "add it to components in repo.toml or rename the file",
         )
-    try:
-        platform = Platform(Os(os_text), Arch(arch_text))
-    except ValueError:
+    platform = _PLATFORMS.get((os_text, arch_text))
+    if platform is None:
         raise NameInvalid(
             "unknown_platform",
             f"{os_text}-{arch_text} is not a platform; expected windows, macos or linux, then amd64 or arm64",
-        ) from None
+        )
     try:
         version = Version(version_text)
     except VersionInvalid as error:
@@ -148,6 +150,8 @@ def parse_release_name(name: str, components: Collection[str] = DEFAULT_COMPONEN
 
 def unsafe_name(name: str) -> str | None:
     """Say what makes a name dangerous to show, store or serve, or ``None`` (L9)."""
+    if len(name) <= MAX_NAME_BYTES and _PLAIN.fullmatch(name):
+        return None
     if any(_is_undecoded(char) for char in name):
         return "is not valid UTF-8"
     if any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} for char in name):
