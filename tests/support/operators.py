@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from repo_server.treeio import LOCK_NAME
+
 REPOTOOL = Path(sys.executable).parent / "repotool"
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("REPOTOOL")}
 
@@ -97,10 +99,10 @@ def package_folder(
     return folder
 
 
-def snapshot(folder: Path) -> dict[str, tuple[bytes | None, int]]:
-    """Return everything in a folder: content and modification time."""
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return every file in a folder but the locks: content and modification time."""
     return {
-        str(path.relative_to(folder)): (path.read_bytes() if path.is_file() else None, path.lstat().st_mtime_ns)
+        str(path.relative_to(folder)): (path.read_bytes(), path.lstat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != LOCK_NAME
     }

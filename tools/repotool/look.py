@@ -12,7 +12,6 @@ from pathlib import Path
 
 from repo_server import ledger
 from repo_server.core.model import Problem
-from repo_server.digests import CACHE_NAME
 from repo_server.live import ScanResult
 from repo_server.removal import MARKER
 from repo_server.treeio import write_atomic
@@ -32,12 +31,16 @@ def look(tree: Tree, eyes: Eyes, now: datetime) -> ScanResult:
     # Most verbs need no scanner, and it is most of what would be loaded.
     from repo_server.scan import Scanner
 
+    accepted = (tree.root / MARKER).exists()
     with _state(eyes) as state:
         scanner = Scanner(tree.root, state)
         try:
             return scanner.full(now)
         finally:
             scanner.close()
+            # A scanner takes the confirmation away; it was meant for the server's.
+            if accepted and not (tree.root / MARKER).exists():
+                accept_removal(tree)
 
 
 def accept_removal(tree: Tree) -> None:
@@ -59,9 +62,11 @@ def _state(eyes: Eyes) -> Iterator[Path]:
     if eyes.server_state is None:
         yield eyes.cache
         return
+    from repo_server import cache
+
     # A copy: a running server writes there, and the files must stay its own.
     with tempfile.TemporaryDirectory(prefix="repotool-") as copy:
-        for name in (CACHE_NAME, ledger.STATE_NAME):
+        for name in (cache.NAME, ledger.STATE_NAME):
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(eyes.server_state / name, Path(copy) / name)
         yield Path(copy)
