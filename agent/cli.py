@@ -280,7 +280,8 @@ def _cycle(paths: Paths, config: Config, trigger: str) -> Result:
     os.umask(0o077)
     endpoint = put_together(paths, config, the_world())
     if "COMMANDIT_LAUNCH" in os.environ:
-        # A component called us: stopping it must not stop us with it.
+        # A component called us: stopping it must not stop us with it, nor its folder's end take ours away.
+        os.chdir("/")
         with contextlib.suppress(PermissionError):
             os.setsid()
     with _ended_by_signals(endpoint):
