@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import fcntl
 import json
 import os
 import sys
@@ -94,7 +95,7 @@ class Log:
         try:
             size = os.fstat(descriptor).st_size
             if size and size + len(line) > self._max_bytes:
-                self._rotate()
+                self._rotate(descriptor)
                 os.close(descriptor)
                 descriptor = self._open()
                 size = os.fstat(descriptor).st_size
@@ -113,16 +114,22 @@ class Log:
             os.fchmod(descriptor, 0o600)
         return descriptor
 
-    def _rotate(self) -> None:
-        """Shift ``.1`` to ``.2`` and so on. Two processes that do it at once only rotate early."""
+    def _rotate(self, descriptor: int) -> None:
+        """Shift ``.1`` to ``.2`` and so on; of several processes that want to, one does."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # given back when the descriptor is closed
+        try:
+            if not os.path.samestat(os.fstat(descriptor), self._path.lstat()):
+                return
+        except FileNotFoundError:
+            return
         for number in range(self._max_files - 1, 1, -1):
             with contextlib.suppress(FileNotFoundError):
                 self._numbered(number - 1).rename(self._numbered(number))
-        with contextlib.suppress(FileNotFoundError):
-            if self._max_files > 1:
-                self._path.rename(self._numbered(1))
-            else:
-                self._path.unlink()
+        # Last, because from here on others open a new file and hold another lock.
+        if self._max_files > 1:
+            self._path.rename(self._numbered(1))
+        else:
+            self._path.unlink()
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
