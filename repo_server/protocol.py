@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers."""
 HEAD_SECONDS = 20.0
+CLOSE_SECONDS = 0.5
 
 
 class LimitedHttp(HttpToolsProtocol):
@@ -57,6 +58,12 @@ class LimitedHttp(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Let a running answer finish; do not wait long for an idle client to agree to the end of its TLS."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def _refuse(self) -> None:
         self.transport.write(

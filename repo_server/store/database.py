@@ -37,6 +37,7 @@ DATA_ERRORS = (
 )
 """What the same statement with the same data will always fail with."""
 _PING_EVERY = 2.0
+_PING_SECONDS = 3.0
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 _POOL_SIZE = 6
 
@@ -168,7 +169,7 @@ class Database:
             if self._broken:
                 self._broken = False
                 raise DatabaseAway(f"{self.source} is not as this version needs it")
-            await self.run(_ping)
+            await self.run(_ping, _PING_SECONDS)
 
     def _become(self, state: State, detail: str = "") -> None:
         if state is State.READY:

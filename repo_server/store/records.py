@@ -112,7 +112,8 @@ class RecordWriter:
                         request.done.set_exception(DatabaseAway(str(error)))
 
     def _take(self) -> list[_Request]:
-        total, batch = 0, []
+        total = 0
+        batch: list[_Request] = []
         while self._queue and (not batch or total + len(self._queue[0].records) <= _MAX_COMMIT):
             request = self._queue.pop(0)
             total += len(request.records)

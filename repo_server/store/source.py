@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -63,6 +64,6 @@ class GivenServer:
         return f"PostgreSQL at {given.get('host', 'the default socket')}, database {given.get('dbname', 'default')}"
 
 
-def with_defaults(given: dict[str, object]) -> dict[str, object]:
+def with_defaults(given: Mapping[str, str | int | None]) -> dict[str, Any]:
     """Add time limits to connection parameters, unless they are set; without them a dead server hangs its clients."""
-    return {"connect_timeout": CONNECT_SECONDS, "application_name": "repo-server", "options": _SESSION} | given
+    return {"connect_timeout": CONNECT_SECONDS, "application_name": "repo-server", "options": _SESSION} | dict(given)

@@ -116,6 +116,7 @@ def running(
 ) -> Iterator[RunningServer]:
     """Run a server until the block ends; it has found its tree by then, and its database if ``database``."""
     log_path = state.with_name(f"{state.name}.log")
+    log_path.parent.mkdir(parents=True, exist_ok=True)
     extra = [] if database or "--database-url" in options else ["--no-database"]
     with log_path.open("a") as log:
         process = subprocess.Popen(

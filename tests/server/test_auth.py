@@ -1,0 +1,170 @@
+"""Agents' secrets and operators' tokens (NFR-SRV-010, design §5)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support.server import RunningServer, check_body, environment, running, wait_until
+from support.serving import SERVICE
+from support.trees import Tree
+
+from repo_server.auth import CredentialsInvalid, digest, list_tokens, match, parse_secrets, parse_tokens
+from repo_server.core.wire import SECRET_HEADER
+
+OLD, NEW = "old-secret-0123456789", "new-secret-0123456789"
+OPERATOR = ["/v1/problems", "/v1/packages", "/v1/devices", "/v1/devices/6f1c2a34-0000-4000-8000-000000000001"]
+AGENT = [f"/v1/packages/{SERVICE}", f"/tree/{SERVICE}", "/metadata/1.root.json"]
+
+
+def private(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def token(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).with_name("repo-server"))
+    command = [program, "token", *arguments, "--state", str(state)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+
+
+def asks(server: RunningServer, secret: str | None) -> int:
+    return server.post("/v1/check", check_body(), None if secret is None else {SECRET_HEADER: secret}).status
+
+
+def test_secrets_are_read_with_comments_and_blank_lines() -> None:
+    keys = parse_secrets(f"# two\n\nold:{OLD}\n new:with:colons:and:more \n", "secrets")
+    assert (match(keys, OLD), match(keys, "with:colons:and:more"), match(keys, "x")) == ("old", "new", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "holds no secret"),
+        ("# nothing\n", "holds no secret"),
+        ("just-a-secret-0123456789", "expected id:secret"),
+        (":no-id-0123456789", "expected id:secret"),
+        ("b\u00e4d:0123456789abcdef", "expected id:secret"),
+        ("short:hunter2", "at least 16"),
+        ("id:", "at least 16"),
+        ("id:with \x07 bell 0123456789", "at least 16"),
+        (f"a:{OLD}\na:{NEW}", "there twice"),
+    ],
+)
+def test_a_malformed_secrets_file_is_refused_without_showing_a_secret(text: str, expected: str) -> None:
+    with pytest.raises(CredentialsInvalid, match=expected) as caught:
+        parse_secrets(text, "secrets")
+    assert "hunter2" not in str(caught.value)
+    assert OLD not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'[{"name":"a","sha256":"zz","created":"2026-01-01T00:00:00Z"}]'])
+def test_a_damaged_tokens_file_is_refused(data: bytes) -> None:
+    with pytest.raises(CredentialsInvalid, match="damaged"):
+        parse_tokens(data, "tokens.json")
+
+
+def test_only_hashes_are_kept() -> None:
+    assert digest(OLD) in parse_secrets(f"a:{OLD}", "x").values()
+
+
+def test_agents_need_a_secret_and_operators_a_token(tree: Tree, tmp_path: Path) -> None:
+    """Several secrets are active at once; each endpoint refuses everything else with 401."""
+    secrets = private(tmp_path / "secrets", f"old:{OLD}\nnew:{NEW}\n")
+    state = tmp_path / "state"
+    value = token(state, "add", "ana").stdout.strip()
+    with running(tree.root, state, "--secrets", str(secrets)) as server:
+        assert [asks(server, secret) for secret in (OLD, NEW, None, "", "wrong", OLD.upper(), f"{OLD} x")] == [
+            200, 200, 401, 401, 401, 401, 401,
+        ]  # fmt: skip
+        for path in AGENT:
+            assert server.get(path).status == 401
+            assert server.get(path, {"authorization": f"Bearer {value}"}).status == 401
+            assert server.get(path, {SECRET_HEADER: NEW}).status == 200
+        assert server.post("/v1/status", {}).status == 401
+        for path in OPERATOR:
+            refused = server.get(path)
+            assert (refused.status, refused.json()["error_code"]) == (401, "unauthorized")
+            assert refused.headers["www-authenticate"].startswith("Bearer")
+            for credentials in (f"Bearer {OLD}", "Bearer", "Bearer ", f"Basic {value}", value, f"Bearer {value}x"):
+                assert server.get(path, {"authorization": credentials}).status == 401
+            assert server.get(path, {"authorization": f"bearer {value}"}).status in {200, 503}
+            assert server.get(path, {SECRET_HEADER: OLD}).status == 401
+        assert server.get("/healthz").status == server.get("/readyz").status == 200
+        duplicate = server.http.request(
+            "POST", f"{server.url}/v1/check", body=json.dumps(check_body()), headers=twice(SECRET_HEADER, OLD, "x")
+        )
+        assert duplicate.status in {400, 401}
+    assert not [kept for kept in (OLD, NEW, value) if kept in server.log]
+    assert not [path for path in state.rglob("*") if path.is_file() and value in path.read_text(errors="replace")]
+
+
+def twice(name: str, first: str, second: str) -> object:
+    from urllib3 import HTTPHeaderDict
+
+    headers = HTTPHeaderDict({name: first})
+    headers.add(name, second)
+    return headers
+
+
+def test_the_tree_can_be_public_while_the_rest_is_not(tree: Tree, tmp_path: Path) -> None:
+    secrets = private(tmp_path / "secrets", f"a:{OLD}\n")
+    with running(tree.root, tmp_path / "state", "--secrets", str(secrets), "--public-tree") as server:
+        assert [server.get(path).status for path in AGENT] == [401, 200, 200]
+        assert asks(server, None) == 401
+
+
+def test_secrets_are_rotated_without_a_restart(tree: Tree, tmp_path: Path) -> None:
+    """The old secret and the new one are active together; a broken file leaves the last good one in force."""
+    secrets = private(tmp_path / "secrets", f"old:{OLD}\n")
+    with running(tree.root, tmp_path / "state", "--secrets", str(secrets)) as server:
+        assert (asks(server, OLD), asks(server, NEW)) == (200, 401)
+        private(secrets, f"old:{OLD}\nnew:{NEW}\n")
+        wait_until(lambda: asks(server, NEW) == 200, "the new secret is in force", server.log_path)
+        assert asks(server, OLD) == 200
+        private(secrets, "broken")
+        wait_until(lambda: "not reloaded" in server.log, "the broken file is noticed", server.log_path)
+        assert asks(server, NEW) == 200
+        secrets.unlink()
+        private(secrets, f"new:{NEW}\n")
+        wait_until(lambda: asks(server, OLD) == 401, "the old secret is gone", server.log_path)
+        assert asks(server, NEW) == 200
+
+
+def test_tokens_are_added_listed_and_revoked_while_the_server_runs(tree: Tree, tmp_path: Path) -> None:
+    secrets = private(tmp_path / "secrets", f"a:{OLD}\n")
+    state = tmp_path / "state"
+    with running(tree.root, state, "--secrets", str(secrets)) as server:
+        value = json.loads(token(state, "add", "ana", "--json").stdout)["token"]
+        bearer = {"authorization": f"Bearer {value}"}
+        wait_until(lambda: server.get("/v1/problems", bearer).status == 200, "the token is in force", server.log_path)
+        again = token(state, "add", "ana")
+        assert (again.returncode, again.stdout) == (1, "")
+        assert "already" in again.stderr
+        assert token(state, "add", "no/slash").returncode == 1
+        assert token(state, "list").stdout.startswith("ana\t")
+        assert [item["name"] for item in json.loads(token(state, "list", "--json").stdout)] == ["ana"]
+        assert token(state, "revoke", "ana").returncode == 0
+        wait_until(lambda: server.get("/v1/problems", bearer).status == 401, "the token is gone", server.log_path)
+        assert token(state, "revoke", "ana").returncode == 1
+    assert (state / "tokens.json").stat().st_mode & 0o777 == 0o600
+    assert list_tokens(state) == []
+
+
+def test_without_secrets_on_loopback_everything_is_open(tree: Tree, tmp_path: Path) -> None:
+    with running(tree.root, tmp_path / "state") as server:
+        assert [server.get(path).status for path in (*AGENT, *OPERATOR[:2])] == [200] * 5
+        assert asks(server, "anything") == 200
+
+
+def test_tokens_are_dated_by_the_clock_that_is_given(tmp_path: Path) -> None:
+    from repo_server.auth import add_token
+
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    add_token(tmp_path, "ana", now)
+    assert [(item.name, item.created) for item in list_tokens(tmp_path)] == [("ana", now)]

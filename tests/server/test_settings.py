@@ -1,0 +1,119 @@
+"""Settings: flag > environment > file > default, and every mistake is named with its source (design §11)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from repo_server.cli import main
+from repo_server.settings import (
+    Settings,
+    SettingsInvalid,
+    Unsafe,
+    check_exposure,
+    options,
+    read_settings,
+    unknown_variables,
+)
+
+NEEDED = {"tree": "/t", "state": "/s"}
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "server.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    settings = read_settings(NEEDED, {})
+    assert (settings.host, settings.port, settings.next_check_seconds) == ("127.0.0.1", 8470, 14400)
+    assert settings.tree == Path("/t")
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path) -> None:
+    config = write(tmp_path, 'host = "file"\nport = 1\nnext_check_seconds = 60\n')
+    environment = {"REPO_SERVER_CONFIG": config, "REPO_SERVER_HOST": "environment", "REPO_SERVER_PORT": "2"}
+    settings = read_settings({**NEEDED, "port": "3"}, environment)
+    assert (settings.host, settings.port, settings.next_check_seconds) == ("environment", 3, 60)
+
+
+@pytest.mark.parametrize("option", options(), ids=lambda option: option.name)
+def test_every_setting_can_come_from_everywhere(option: object, tmp_path: Path) -> None:
+    name = option.name  # type: ignore[attr-defined]
+    values = {
+        "port": 81, "workers": 1, "next_check_seconds": 77, "shutdown_seconds": 3, "log_level": "debug",
+        "base_url": "https://u.example", "tree": "/t2", "state": "/s2", "tls_cert": "/c", "tls_key": "/k",
+    }  # fmt: skip
+    value = True if option.flag else values.get(name, "/somewhere")  # type: ignore[attr-defined]
+    together = {"tls_cert": "tls_key", "tls_key": "tls_cert"}
+    others = {**NEEDED, **({together[name]: "/other"} if name in together else {})}
+    others.pop(name, None)
+    literal = "true" if value is True else repr(value).replace("'", '"')
+    from_file = read_settings({**others, "config": write(tmp_path, f"{name} = {literal}\n")}, {})
+    from_environment = read_settings(others, {f"REPO_SERVER_{name.upper()}": str(value).lower()})
+    from_flag = read_settings({**others, name: value}, {})
+    expected = Path(value) if isinstance(getattr(from_flag, name), Path) else value
+    assert [getattr(found, name) for found in (from_file, from_environment, from_flag)] == [expected] * 3
+
+
+def test_every_setting_is_an_option_of_serve() -> None:
+    text = CliRunner().invoke(main, ["serve", "--help"]).output
+    assert [option.name for option in options() if f"--{option.name.replace('_', '-')}" not in text] == []
+
+
+def test_relative_paths_in_a_file_mean_its_own_folder(tmp_path: Path) -> None:
+    config = write(tmp_path, 'tree = "downloads"\nstate = "/absolute"\n')
+    settings = read_settings({"config": config}, {})
+    assert (settings.tree, settings.state) == (tmp_path / "downloads", Path("/absolute"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "file", "expected"),
+    [
+        ({}, {}, None, "--tree is missing"),
+        ({"tree": "/t"}, {}, None, "--state is missing"),
+        ({**NEEDED, "port": "http"}, {}, None, "--port from the command line"),
+        ({**NEEDED, "port": "65536"}, {}, None, "--port from the command line"),
+        (NEEDED, {"REPO_SERVER_PORT": "tcp://10.0.0.1:80"}, None, "--port from the environment"),
+        (NEEDED, {"REPO_SERVER_POLL": "maybe"}, None, "--poll from the environment"),
+        (NEEDED, {}, "prot = 1", "unknown key 'prot'"),
+        (NEEDED, {}, 'port = "x"', "server.toml"),
+        (NEEDED, {}, "port = ", "is not TOML"),
+        (NEEDED, {}, 'config = "other.toml"', "unknown key 'config'"),
+        ({**NEEDED, "config": "/nowhere.toml"}, {}, None, "cannot read --config /nowhere.toml"),
+        ({**NEEDED, "tls_cert": "/c"}, {}, None, "belong together"),
+        ({**NEEDED, "workers": "2"}, {}, None, "use --workers 1"),
+        ({**NEEDED, "workers": "0"}, {}, None, "--workers"),
+        ({**NEEDED, "base_url": "ftp://x"}, {}, None, "--base-url"),
+        ({**NEEDED, "base_url": "https://x/\r\nevil"}, {}, None, "--base-url"),
+        ({**NEEDED, "no_database": True, "database_url": "postgresql://x"}, {}, None, "contradict"),
+        ({**NEEDED, "log_level": "loud"}, {}, None, "--log-level"),
+    ],
+)
+def test_a_mistake_is_named_with_its_source(
+    flags: dict[str, object], environment: dict[str, str], file: str | None, expected: str, tmp_path: Path
+) -> None:
+    given = dict(flags) if file is None else {**flags, "config": write(tmp_path, file)}
+    with pytest.raises(SettingsInvalid, match=expected.replace("(", r"\(")):
+        read_settings(given, environment)
+
+
+def test_variables_that_set_nothing_are_named() -> None:
+    environment = {"REPO_SERVER_PROT": "1", "REPO_SERVER_PORT": "1", "REPO_SERVER_CONFIG": "x", "OTHER": "1"}
+    assert unknown_variables(environment) == ("REPO_SERVER_PROT",)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_without_secrets_loopback_is_fine(host: str) -> None:
+    check_exposure(Settings(tree=Path(), state=Path(), host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "updates.example.com"])  # noqa: S104 -- refused
+def test_without_secrets_other_addresses_are_refused(host: str) -> None:
+    with pytest.raises(Unsafe, match="--secrets"):
+        check_exposure(Settings(tree=Path(), state=Path(), host=host))
+    check_exposure(Settings(tree=Path(), state=Path(), host=host, insecure_no_auth=True))
+    check_exposure(Settings(tree=Path(), state=Path(), host=host, secrets=Path("/secrets")))

@@ -1,0 +1,237 @@
+"""Devices in PostgreSQL: check-ins, identity, and life without a database (design §7, promise 4)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.server import RunningServer, running, wait_until
+from support.serving import SERVICE, postmaster, query
+from support.trees import Tree
+
+
+def device(server: RunningServer, device_id: str) -> dict[str, Any] | None:
+    response = server.get(f"/v1/devices/{device_id}")
+    return response.json() if response.status == 200 else None
+
+
+def seen(server: RunningServer, device_id: str, **expected: Any) -> dict[str, Any]:
+    """Wait until a check-in with these values has been written."""
+
+    def written() -> dict[str, Any] | None:
+        row = device(server, device_id)
+        return row if row is not None and all(row[name] == value for name, value in expected.items()) else None
+
+    found: dict[str, Any] = wait_until(written, f"{device_id} is {expected}", server.log_path)
+    return found
+
+
+def test_a_check_in_becomes_a_device(server: RunningServer) -> None:
+    """FR-STA-001 of the source schema: versions, health, last check-in."""
+    device_id, org_id = str(uuid.uuid4()), str(uuid.uuid4())
+    server.check(
+        device_id=device_id,
+        updater_version="1.4.0",
+        org_id=org_id,
+        site_id="berlin",
+        components=[
+            {"name": name, "version": f"{n}.0.0"} for n, name in enumerate(("service", "ui", "probe", "sensor"))
+        ],
+        attributes={"os": "Debian 13", "nul": "\0"},
+        health={"status": "degraded", "details": "disk"},
+    )
+    row = seen(server, device_id, site_id="berlin")
+    assert (row["os_type"], row["cpu_architecture"], row["reported_channel"]) == ("linux", "amd64", "stable")
+    assert (row["agent_service_version"], row["agent_ui_version"], row["agent_probe_version"]) == (
+        "0.0.0",
+        "1.0.0",
+        "2.0.0",
+    )
+    assert (row["agent_updater_version"], row["org_id"]) == ("1.4.0", org_id)
+    assert {item["name"]: item["version"] for item in row["components"]}["sensor"] == "3.0.0"
+    assert row["attributes"] == {"os": "Debian 13", "nul": "\ufffd"}
+    assert (row["agent_health_status"], row["agent_health_details"]) == ("degraded", "disk")
+    assert row["last_agent_checkin"]
+    assert row["attempts"] == []
+
+
+def test_what_a_check_in_does_not_say_stays_known(server: RunningServer) -> None:
+    device_id = str(uuid.uuid4())
+    server.check(device_id=device_id, site_id="berlin", attributes={"a": 1}, health={"status": "ok"})
+    seen(server, device_id, site_id="berlin")
+    server.check(device_id=device_id, components=[{"name": "ui", "version": "5.0.0"}])
+    row = seen(server, device_id, agent_ui_version="5.0.0")
+    assert (row["site_id"], row["attributes"], row["agent_health_status"]) == ("berlin", {"a": 1}, "ok")
+    assert row["agent_service_version"] is None
+
+
+def test_an_organisation_that_is_no_uuid_is_kept_with_the_attributes(server: RunningServer) -> None:
+    device_id = str(uuid.uuid4())
+    server.check(device_id=device_id, org_id="acme", attributes={"a": 1})
+    assert seen(server, device_id, os_type="linux")["attributes"] == {"a": 1, "org_id": "acme"}
+
+
+def test_one_device_in_all_spellings_of_its_id_is_one_row(server: RunningServer) -> None:
+    """L53."""
+    device_id = str(uuid.uuid4())
+    for n, spelling in enumerate(
+        (device_id, f"win-{device_id}", f"WIN-{device_id.upper()}", device_id.replace("-", ""))
+    ):
+        server.check(device_id=spelling, components=[{"name": "ui", "version": f"{n}.0.0"}])
+    seen(server, device_id, agent_ui_version="3.0.0")
+    assert query(server.state, "SELECT count(*) FROM devices WHERE device_id::text = %s", device_id) == [(1,)]
+
+
+def test_a_device_that_changes_its_id_stays_one_device_with_its_history(server: RunningServer) -> None:
+    old, new, record_id = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
+    server.check(device_id=old, site_id="berlin")
+    seen(server, old, site_id="berlin")
+    record = {
+        "record_id": record_id, "component_name": "ui", "trigger_source": "x", "requested_version": "1.0.0",
+        "status": "success", "attempt_timestamp": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    assert server.post("/v1/status", {"device_id": old, "records": [record]}).json()["accepted"] == [record_id]
+    server.check(device_id=new, previous_ids=[f"win-{old}", "not an id", new])
+    row = seen(server, new, site_id="berlin")
+    assert row["previous_ids"] == [old]
+    assert [attempt["record_id"] for attempt in row["attempts"]] == [record_id]
+    assert device(server, old) is None
+
+
+def test_a_former_id_does_not_take_a_known_device_away(server: RunningServer) -> None:
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    for device_id in (first, second):
+        server.check(device_id=device_id, site_id=device_id)
+        seen(server, device_id, site_id=device_id)
+    server.check(device_id=second, previous_ids=[first], components=[{"name": "ui", "version": "7.0.0"}])
+    seen(server, second, agent_ui_version="7.0.0")
+    assert device(server, first) is not None
+
+
+def test_values_longer_than_their_columns_are_shortened(server: RunningServer) -> None:
+    device_id = str(uuid.uuid4())
+    server.check(device_id=device_id, updater_version="9" * 64, health={"status": "s" * 64})
+    row = seen(server, device_id, os_type="linux")
+    assert (row["agent_updater_version"], row["agent_health_status"]) == ("9" * 50, "s" * 20)
+
+
+def test_devices_are_listed_in_pages(server: RunningServer) -> None:
+    ids = sorted(str(uuid.UUID(int=(0xFFFF << 112) + n)) for n in range(5))
+    for device_id in ids:
+        server.check(device_id=device_id)
+    for device_id in ids:
+        seen(server, device_id)
+    page = server.get("/v1/devices?after=fffeffff-ffff-ffff-ffff-ffffffffffff&limit=3").json()
+    assert [row["device_id"] for row in page["devices"]] == ids[:3]
+    rest = server.get(f"/v1/devices?limit=3&after={page['next']}").json()
+    assert ([row["device_id"] for row in rest["devices"]], rest["next"]) == (ids[3:], None)
+    for wrong in ("limit=0", "limit=x", "limit=1001", "after=x"):
+        assert server.get(f"/v1/devices?{wrong}").status == 422
+
+
+def test_explain_says_what_a_device_would_get_and_why(server: RunningServer) -> None:
+    """Promise 3."""
+    device_id = str(uuid.uuid4())
+    server.check(device_id=device_id, site_id="lab")
+    seen(server, device_id, site_id="lab")
+    answer = server.get(f"/v1/devices/{device_id}/explain").json()
+    assert (answer["channel"], answer["channel_source"]) == ("beta", "site")
+    assert answer["offers"] == [{"name": "service", "version": "1.3.0", "action": "update"}]
+    assert answer["reasons"][0]["code"] == "offered"
+    assert server.get(f"/v1/devices/{uuid.uuid4()}").status == 404
+    assert server.get(f"/v1/devices/{device_id}/delete").status == 404
+    assert server.get("/v1/devices/x").status == 422
+
+
+def test_the_catalogue_is_listed_in_the_words_of_the_source_schema(server: RunningServer) -> None:
+    answer = server.get("/v1/packages").json()
+    by_version = {(item["component_name"], item["version"]): item for item in answer["packages"]}
+    item = by_version["service", "1.2.3"]
+    assert (item["release_channel"], item["target_os"], item["target_arch"]) == ("stable", "linux", "amd64")
+    assert item["download_url"] == f"{server.url}/v1/packages/{SERVICE}"
+    assert (item["is_active"], by_version["service", "1.1.0"]["is_active"]) == (True, False)
+    assert {"file_hash_sha256", "signature_base64", "release_notes_url", "dependencies", "published_at"} <= set(item)
+
+
+def test_problems_and_pending_files_are_listed_with_their_reasons(server: RunningServer) -> None:
+    """L8, promise 3."""
+    answer = server.get("/v1/problems").json()
+    assert {item["path"]: item["code"] for item in answer["problems"]} == {"holiday.jpg": "unrecognised_name"}
+    assert [item["path"] for item in answer["pending"]] == ["service-linux-amd64-9.9.9.tar.gz"]
+    assert all(item["message"] and item["since"] and item["state"] for item in answer["problems"] + answer["pending"])
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_agents_are_served_while_the_database_is_away(tree: Tree, tmp_path: Path, how: signal.Signals) -> None:
+    """Promise 4: killed or frozen, nobody waits for it; what could not be written is written when it is back."""
+    device_id = str(uuid.uuid4())
+    status = {"device_id": device_id, "records": [{
+        "record_id": str(uuid.uuid4()), "component_name": "ui", "trigger_source": "x", "requested_version": "1.0.0",
+        "status": "success", "attempt_timestamp": "2026-01-01T00:00:00Z",
+    }]}  # fmt: skip
+    with running(tree.root, tmp_path / "state", database=True) as server:
+        members = family(postmaster(server.state))
+        for pid in members:
+            os.kill(pid, how)
+        try:
+            started = time.monotonic()
+            for n in range(20):
+                assert server.offered(device_id=device_id, site_id=str(n)) == {"service": "1.2.3"}
+                assert server.get(f"/v1/packages/{SERVICE}").status == 200
+            assert time.monotonic() - started < 5, "agents waited for the database"
+            if how is signal.SIGSTOP:
+                refused = server.post("/v1/status", status)
+                assert (refused.status, refused.json()["error_code"]) == (503, "database_unavailable")
+                assert int(refused.headers["retry-after"]) > 0
+                assert server.get("/v1/devices").status == 503
+                server.wait_for_database("away")
+                assert server.ready()["ready"] is True
+        finally:
+            if how is signal.SIGSTOP:
+                for pid in members:
+                    os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: server.post("/v1/status", status).status == 200, "records are taken again", server.log_path)
+        seen(server, device_id, site_id="19")
+        assert "Traceback" not in server.log
+
+
+def family(parent: int) -> list[int]:
+    """Return a process and its children."""
+    found = [parent]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == parent:
+                found.append(int(entry.name))
+    return found
+
+
+def test_tables_that_were_taken_away_are_made_again(tree: Tree, tmp_path: Path) -> None:
+    """Promise 4: the database is disposable."""
+    device_id = str(uuid.uuid4())
+    with running(tree.root, tmp_path / "state", database=True) as server:
+        query(server.state, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        server.check(device_id=device_id, site_id="berlin")
+        seen(server, device_id, site_id="berlin")
+
+
+def test_a_row_that_the_database_refuses_does_not_take_the_others_with_it(tree: Tree, tmp_path: Path) -> None:
+    """CommandIT's own ``devices`` has constraints that we do not know."""
+    ids = [str(uuid.uuid4()) for _ in range(20)]
+    with running(tree.root, tmp_path / "state", database=True) as server:
+        query(server.state, "ALTER TABLE devices ADD CHECK (site_id <> 'forbidden')")
+        for n, device_id in enumerate(ids):
+            server.check(device_id=device_id, site_id="forbidden" if n == 7 else "fine")
+        for n, device_id in enumerate(ids):
+            if n != 7:
+                seen(server, device_id, site_id="fine")
+        assert device(server, ids[7]) is None
+        assert ids[7] in server.log
