@@ -74,6 +74,7 @@ class Scanner:
         self._root_seen: tuple[int, int] | None = None
         self._marker_seen: FileIdentity | None = None
         self._last: datetime | None = None
+        self._was_full = False
         self._saved_at: float | None = None
 
     def full(self, now: datetime, patience: float | None = None) -> ScanResult:
@@ -93,6 +94,16 @@ class Scanner:
         """
         with self._lock:
             return self._all_or_nothing(lambda: self._update(changed, self._moment(now, patience)))
+
+    @property
+    def root(self) -> Path:
+        """The tree's folder."""
+        return self._root
+
+    @property
+    def was_full(self) -> bool:
+        """Whether the last scan looked at everything, asked to or not."""
+        return self._was_full
 
     @property
     def next_look_seconds(self) -> float | None:
@@ -125,6 +136,7 @@ class Scanner:
 
     def _full(self, moment: Moment) -> ScanResult:
         self._start()
+        self._was_full = True
         try:
             root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -187,6 +199,7 @@ class Scanner:
             changes.add(path)
         if changes.ledger:
             look.touched |= self._read_ledger(moment)
+        self._was_full = False
         try:
             self._refresh(changes, look)
         except (FolderAppeared, OSError):

@@ -1,0 +1,109 @@
+"""Listens to a tree's changes in a thread of its own. What it says is a hint: it may miss, repeat and stumble."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeAlias
+
+import watchfiles
+
+Source: TypeAlias = Callable[..., Iterable[set[Any]]]
+"""``watchfiles.watch``, or something that stumbles for a test."""
+
+_STEP_MS = 10
+_DEBOUNCE_MS = 50
+_CHECK_MS = 1000
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+_STEADY_SECONDS = 30.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Listener:
+    """Tells ``heard`` which paths changed, relative to the root, or ``None`` when anything may have.
+
+    It starts anew after every error, with pauses that grow to five seconds, and when another folder takes the place of
+    the root. ``heard`` is called in the listener's thread.
+    """
+
+    root: Path
+    heard: Callable[[set[str] | None], None]
+    poll: bool = False
+    """Compare times again and again, where the file system does not tell: network file systems."""
+    poll_ms: int = 2000
+    source: Source = watchfiles.watch
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread = threading.Thread(target=self._run, name="tree listener", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening and wait for the thread to end."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stop.is_set():
+            started = monotonic()
+            try:
+                self._listen()
+            except Exception as error:  # noqa: BLE001 -- whatever the library says, the tree is watched on
+                # Among others: the library gives up at a name that is not UTF-8.
+                _log.warning(
+                    "watching %s failed and starts again in %.1f s: %s", self.root, pause, error,
+                    extra={"error": type(error).__name__},
+                )  # fmt: skip
+            if self._stop.is_set():
+                return
+            self.heard(None)
+            if monotonic() - started > _STEADY_SECONDS:
+                pause = _FIRST_PAUSE
+            self._stop.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _listen(self) -> None:
+        """Listen until told to stop or until the root is another folder."""
+        root = _identity(self.root)
+        prefix = f"{self.root}{os.sep}"
+        listening = False
+        for changes in self.source(
+            self.root,
+            watch_filter=None,
+            debounce=_DEBOUNCE_MS,
+            step=_STEP_MS,
+            stop_event=self._stop,
+            rust_timeout=_CHECK_MS,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+            force_polling=self.poll,
+            poll_delay_ms=self.poll_ms,
+            ignore_permission_denied=True,
+        ):
+            if self._stop.is_set():
+                return
+            if not listening:
+                # What changed before the system began to tell us was told to nobody.
+                listening = True
+                self.heard(None)
+            elif changes:
+                self.heard({path.removeprefix(prefix).replace(os.sep, "/") for _, path in changes})
+            if _identity(self.root) != root:
+                _log.warning("%s is another folder now; watching that one", self.root)
+                return
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
