@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,12 +149,17 @@ def _append(folder: Path, name: str, entries: Mapping[str, str]) -> None:
 
 def _open(path: Path) -> int:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    message = f"{path} is not a regular file; the ledger of published releases belongs there"
     try:
-        return os.open(path, flags, 0o644)
+        descriptor = os.open(path, flags, 0o644)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
-            raise NotRegular(f"{path} is not a regular file; the ledger of published releases belongs there") from error
+            raise NotRegular(message) from error
         raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular(message)
+    return descriptor
 
 
 def _write(descriptor: int, data: bytes, size_before: int) -> None:
