@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
@@ -263,6 +264,7 @@ def _cut_after(connection: socket.socket | None, seconds: float) -> Iterator[Non
         yield
         return
     cut = threading.Event()
+    late = f"no complete headers within {seconds:g} seconds"
 
     def shut() -> None:
         cut.set()
@@ -275,12 +277,15 @@ def _cut_after(connection: socket.socket | None, seconds: float) -> Iterator[Non
     timer.start()
     try:
         yield
-    except (OSError, HTTPError, ssl.SSLError) as error:
+    except (OSError, HTTPException, HTTPError) as error:
         if cut.is_set():
-            raise TimeoutError(f"no complete headers within {seconds:g} seconds") from error
+            raise TimeoutError(late) from error
         raise
     finally:
         timer.cancel()
+    if cut.is_set():
+        # Headers that are cut off count as complete for the library.
+        raise TimeoutError(late)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,388 @@
+"""The client against real servers on loopback, friendly and hostile (FR-UPD-002 to FR-UPD-004, EH-CLI-001)."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import ipaddress
+import json
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+from support.agent_http import Reply, Request, ScriptedServer, scripted_server
+
+from agent.backoff import full_jitter, retry_after_seconds
+from agent.client import MAX_ANSWER_BYTES, Client, Retries
+from agent.codes import Code
+from agent.errors import NetworkFailure
+from agent.http import Timeouts, Transport
+from repo_server.core.wire import CheckRequest, CheckResponse, StatusRequest
+
+NOW = dt.datetime(2026, 11, 21, 17, 0, tzinfo=dt.UTC)
+REQUEST = CheckRequest("1.0.0", "linux", "amd64", "stable", ())
+ANSWER = json.dumps(
+    {"updates": [], "channel": "stable", "channel_source": "default", "reasons": [], "next_check_seconds": 60,
+     "catalogue": 1, "from_the_future": True}
+).encode()  # fmt: skip
+QUICK = Timeouts(connect=5.0, read=0.5, headers=1.0, exchange=1.0)
+
+
+def good(_: Request, reply: Reply) -> None:
+    reply.json(ANSWER)
+
+
+@dataclass
+class Asking:
+    """A client with the pauses it made."""
+
+    client: Client
+    pauses: list[float]
+
+    def check(self) -> CheckResponse:
+        return self.client.check(REQUEST)
+
+    def failure(self) -> NetworkFailure:
+        with pytest.raises(NetworkFailure) as caught:
+            self.check()
+        return caught.value
+
+
+def asking(*servers: str, mirrors: tuple[str, ...] = (), rounds: int = 1, **transport: Any) -> Asking:
+    pauses: list[float] = []
+    sender = Transport(servers, mirrors, secret="s3cret", **{"timeouts": QUICK, **transport})
+    client = Client(
+        sender,
+        servers,
+        sleep=pauses.append,
+        random=lambda: 0.5,
+        now=lambda: NOW,
+        retries=Retries(rounds=rounds),
+    )
+    return Asking(client, pauses)
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server(good) as running:
+        yield running
+
+
+def closed_port() -> str:
+    """Return the URL of a port where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_a_check_sends_the_request_with_the_secret_and_reads_the_answer(server: ScriptedServer) -> None:
+    """FR-UPD-003, NFR-SRV-010; unknown fields of a newer server do no harm."""
+    assert asking(server.url).check().next_check_seconds == 60
+    (request,) = server.requests
+    assert (request.method, request.path) == ("POST", "/v1/check")
+    assert request.headers["x-commandit-updater-secret"] == "s3cret"
+    assert request.headers["content-type"] == "application/json"
+    assert json.loads(request.body)["updater_version"] == "1.0.0"
+
+
+def test_a_base_url_may_have_a_path(server: ScriptedServer) -> None:
+    asking(f"{server.url}/updates").check()
+    assert server.requests[0].path == "/updates/v1/check"
+
+
+def test_records_are_reported(server: ScriptedServer) -> None:
+    server.script = lambda _, reply: reply.json(b'{"accepted": ["a"], "rejected": []}')
+    assert asking(server.url).client.report(StatusRequest("d", ())).accepted == ("a",)
+    assert server.requests[0].path == "/v1/status"
+
+
+def test_the_next_server_is_asked_when_one_is_away(server: ScriptedServer) -> None:
+    """NFR-REL-001: base URLs in order, without a pause between them."""
+    ask = asking(closed_port(), server.url)
+    assert ask.check().catalogue == 1
+    assert ask.pauses == []
+
+
+def test_every_server_away_is_tried_again_with_backoff_then_said(server: ScriptedServer) -> None:
+    """EH-CLI-001."""
+    ask = asking(closed_port(), rounds=3)
+    failure = ask.failure()
+    assert failure.code is Code.NETWORK
+    assert "cannot connect to 127.0.0.1" in failure.message
+    assert ask.pauses == [0.5, 1.0]
+
+
+def test_a_server_that_comes_back_within_a_cycle_is_enough(server: ScriptedServer) -> None:
+    def recovering(request: Request, reply: Reply) -> None:
+        if len(server.requests) < 3:
+            reply.send(502, b"<html>bad gateway</html>")
+        else:
+            good(request, reply)
+
+    server.script = recovering
+    ask = asking(server.url, rounds=3)
+    ask.check()
+    assert len(ask.pauses) == 2
+
+
+def drip(_: Request, reply: Reply) -> None:
+    reply.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+    while not reply.stopping.wait(0.02):
+        reply.raw(b" ")
+
+
+def endless(_: Request, reply: Reply) -> None:
+    reply.raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    while not reply.stopping.is_set():
+        reply.raw(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+
+
+def dripping_headers(_: Request, reply: Reply) -> None:
+    reply.raw(b"HTTP/1.1 200 OK\r\n")
+    while not reply.stopping.wait(0.02):
+        reply.raw(b"x")
+
+
+def endless_interim(_: Request, reply: Reply) -> None:
+    while not reply.stopping.wait(0.01):
+        reply.raw(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def silent(_: Request, reply: Reply) -> None:
+    reply.stopping.wait(30)
+
+
+def cut(_: Request, reply: Reply) -> None:
+    reply.send(200, ANSWER[:-10], claim=len(ANSWER))
+    reply.hang_up()
+
+
+def nothing(_: Request, reply: Reply) -> None:
+    reply.hang_up()
+
+
+def gibberish(_: Request, reply: Reply) -> None:
+    reply.raw(b"SSH-2.0-x\r\n")
+    reply.hang_up()
+
+
+def answering(status: int, body: bytes, **headers: str) -> Callable[[Request, Reply], None]:
+    return lambda _, reply: reply.send(status, body, **headers)
+
+
+HOSTILE: dict[str, tuple[Callable[[Request, Reply], None], Code]] = {
+    "never answers": (silent, Code.TIMEOUT),
+    "drips its body": (drip, Code.TIMEOUT),
+    "drips its headers": (dripping_headers, Code.TIMEOUT),
+    "never stops to announce an answer": (endless_interim, Code.TIMEOUT),
+    "never ends": (endless, Code.BAD_RESPONSE),
+    "breaks off": (cut, Code.NETWORK),
+    "hangs up": (nothing, Code.NETWORK),
+    "does not speak HTTP": (gibberish, Code.NETWORK),
+    "sends a page": (answering(200, b"<!DOCTYPE html><p>log in"), Code.CAPTIVE_PORTAL),
+    "sends a page as JSON": (answering(200, b" \n<html>", content_type="application/json"), Code.CAPTIVE_PORTAL),
+    "asks to log in": (answering(511, b"<html>"), Code.CAPTIVE_PORTAL),
+    "sends no JSON": (answering(200, b"hello"), Code.BAD_RESPONSE),
+    "sends nothing": (answering(200, b""), Code.BAD_RESPONSE),
+    "sends other JSON": (answering(200, b"[1]"), Code.BAD_RESPONSE),
+    "sends wrong types": (answering(200, ANSWER.replace(b"60", b'"x"')), Code.BAD_RESPONSE),
+    "sends deep JSON": (answering(200, b"[" * 500_000), Code.BAD_RESPONSE),
+    "sends no UTF-8": (answering(200, ANSWER.replace(b"default", b"\xff")), Code.BAD_RESPONSE),
+    "sends compressed": (answering(200, b"\x1f\x8b", content_encoding="gzip"), Code.BAD_RESPONSE),
+    "has no content": (answering(204, b""), Code.HTTP_STATUS),
+    "does not know the path": (answering(404, b"<html>"), Code.HTTP_STATUS),
+    "fails": (answering(500, b""), Code.HTTP_STATUS),
+    "does not know the secret": (answering(401, b"{}"), Code.UNAUTHORIZED),
+    "forbids": (answering(403, b"{}"), Code.UNAUTHORIZED),
+    "limits": (answering(429, b"{}", retry_after="120"), Code.RATE_LIMITED),
+    "redirects elsewhere": (answering(307, b"", location="http://192.0.2.1/"), Code.REDIRECT_REFUSED),
+    "redirects to another port": (answering(307, b"", location="http://127.0.0.1:1/"), Code.REDIRECT_REFUSED),
+    "redirects to a file": (answering(307, b"", location="file:///etc/passwd"), Code.REDIRECT_REFUSED),
+    "redirects a POST to a GET": (answering(302, b"", location="/other"), Code.REDIRECT_REFUSED),
+    "redirects for ever": (answering(307, b"", location="/v1/check"), Code.REDIRECT_REFUSED),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_code_is_given_within_bounds_when_the_server(server: ScriptedServer, what: str) -> None:
+    """EH-CLI-001: no answer of a server hangs the agent, fills its memory, or passes for an answer."""
+    server.script, code = HOSTILE[what]
+    failure = asking(server.url).failure()
+    assert failure.code is code, failure.message
+    assert len(failure.message) < 1000
+
+
+def test_what_a_server_says_of_its_error_is_shown_but_cannot_draw_on_the_terminal(server: ScriptedServer) -> None:
+    """EH-SRV-001."""
+    body = json.dumps({"error_code": "invalid_channel", "message": "no \x1b[31m" + "x" * 5000}).encode()
+    server.script = answering(400, body)
+    failure = asking(server.url).failure()
+    assert "400 Bad Request: invalid_channel: no " in failure.message
+    assert "\x1b" not in failure.message
+    assert len(failure.message) < 1000
+
+
+@pytest.mark.parametrize(("status", "tries"), [(401, 1), (400, 1), (404, 1), (500, 3), (503, 3)])
+def test_only_what_may_pass_is_tried_again_in_a_cycle(server: ScriptedServer, status: int, tries: int) -> None:
+    server.script = answering(status, b"{}")
+    asking(server.url, rounds=3).failure()
+    assert len(server.requests) == tries
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_names_its_time_is_not_asked_before_it(server: ScriptedServer, status: int) -> None:
+    """Design §5: ``Retry-After`` is honoured; the daemon gets it with the failure."""
+    server.script = answering(status, b"{}", retry_after="120")
+    failure = asking(server.url, rounds=3).failure()
+    assert len(server.requests) == 1
+    assert failure.retry_after_seconds == 120
+
+
+def test_a_redirect_within_the_configured_hosts_is_followed_without_the_secret_for_mirrors(
+    server: ScriptedServer,
+) -> None:
+    """NFR-SRV-010: the secret is for the servers only."""
+    with scripted_server(good) as mirror:
+        server.script = answering(308, b"", location=f"{mirror.url}/moved")
+        asking(server.url, mirrors=(mirror.url,)).check()
+        (moved,) = mirror.requests
+        assert (moved.method, moved.path) == ("POST", "/moved")
+        assert moved.body == server.requests[0].body
+        assert "x-commandit-updater-secret" not in moved.headers
+
+
+def test_a_redirect_to_another_server_of_ours_keeps_the_secret(server: ScriptedServer) -> None:
+    with scripted_server(good) as other:
+        server.script = answering(307, b"", location=f"{other.url}/v1/check")
+        asking(server.url, other.url).check()
+        assert other.requests[0].headers["x-commandit-updater-secret"] == "s3cret"
+
+
+def test_a_connection_is_used_again_after_a_whole_answer_and_not_after_half_of_one(server: ScriptedServer) -> None:
+    ask = asking(server.url)
+    server.script = endless
+    ask.failure()
+    server.script = good
+    ask.check()
+    ask.check()
+
+
+def test_an_answer_of_the_largest_size_is_read(server: ScriptedServer) -> None:
+    server.script = answering(200, ANSWER.ljust(MAX_ANSWER_BYTES))
+    asking(server.url).check()
+    server.script = answering(200, ANSWER.ljust(MAX_ANSWER_BYTES + 1))
+    assert asking(server.url).failure().code is Code.BAD_RESPONSE
+
+
+@dataclass(frozen=True)
+class Tls:
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+    pin: str
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    """Make a certificate for 127.0.0.1, a server that has it and a client that trusts it."""
+    folder: Path = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(dt.datetime.now(dt.UTC) - dt.timedelta(days=1))
+        .not_valid_after(dt.datetime.now(dt.UTC) + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "cert.pem"
+    pem.write_bytes(
+        certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pin = base64.b64encode(hashlib.sha256(spki).digest()).decode()
+    return Tls(server, ssl.create_default_context(cafile=str(pem)), pin)
+
+
+def test_tls_is_used_and_the_pinned_key_must_be_the_servers(tls: Tls) -> None:
+    """NFR-SEC-001, NFR-SEC-005; one of several pins is enough, so that keys can be rotated."""
+    with scripted_server(good, tls.server) as server:
+        asking(server.url, tls=tls.client).check()
+        asking(server.url, tls=tls.client, pinned_spki=["x" * 44, tls.pin]).check()
+        requests = len(server.requests)
+        failure = asking(server.url, tls=tls.client, pinned_spki=["x" * 44], rounds=3).failure()
+        assert failure.code is Code.TLS
+        assert tls.pin in failure.message
+        # The secret was not sent to whoever has the other key.
+        assert len(server.requests) == requests
+
+
+def test_an_untrusted_certificate_is_refused(tls: Tls) -> None:
+    """NFR-SEC-001: with the system's own trust, in which the test's certificate is not."""
+    with scripted_server(good, tls.server) as server:
+        assert asking(server.url).failure().code is Code.TLS
+        assert server.requests == []
+
+
+def test_a_server_that_drips_headers_over_tls_is_cut_off_as_well(tls: Tls) -> None:
+    with scripted_server(dripping_headers, tls.server) as server:
+        assert asking(server.url, tls=tls.client).failure().code is Code.TIMEOUT
+
+
+def test_a_server_that_accepts_and_never_speaks_tls_is_left() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        failure = asking(url, timeouts=Timeouts(connect=0.5)).failure()
+    assert failure.code is Code.TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+        ("0", 30),
+        ("120", 120),
+        (" 120 ", 120),
+        ("9" * 400, 86_400),
+        ("Sat, 21 Nov 2026 17:10:00 GMT", 600),
+        ("Sat, 21 Nov 2026 17:10:00", 600),
+        ("Sat, 21 Nov 2020 17:10:00 GMT", 30),
+        ("Sat, 21 Nov 9999 17:10:00 GMT", 86_400),
+        ("Sat, 41 Nov 2026 17:10:00 GMT", None),
+    ],
+)
+def test_retry_after_is_kept_within_30_seconds_and_24_hours(header: str | None, seconds: float | None) -> None:
+    """Design §8; junk is as if it were not there."""
+    assert retry_after_seconds(header, NOW) == seconds
+
+
+@given(header=st.text())
+def test_no_retry_after_raises(header: str) -> None:
+    seconds = retry_after_seconds(header, NOW)
+    assert seconds is None or 30 <= seconds <= 86_400
+
+
+@given(attempt=st.integers(0, 10_000), random=st.floats(0, 1, exclude_max=True))
+def test_full_jitter_stays_between_nothing_and_the_longest(attempt: int, random: float) -> None:
+    """NFR-REL-001."""
+    pause = full_jitter(attempt, 1.0, 30.0, lambda: random)
+    assert 0 <= pause <= min(30.0, 2.0 ** min(attempt, 10))
