@@ -76,7 +76,7 @@ def test_publish_killed_anywhere_leaves_no_release_or_a_whole_one(shop: Shop) ->
         finished = {path.name.removeprefix(name) for path in (copy / "a" / "b").glob(f"{name}*")}
         assert finished == {"", ".meta", ".rollout", ".channel", ".sig", ".sha256"}
         assert (copy / "a" / "b" / name).read_bytes() == archive.read_bytes()
-        assert [path for path in copy.rglob(f"{UNFINISHED_PREFIX}*")] == []
+        assert list(copy.rglob(f"{UNFINISHED_PREFIX}*")) == []
         shutil.rmtree(copy)
         shutil.rmtree(shop.tree)
         shutil.copytree(clean, shop.tree)
