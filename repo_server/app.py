@@ -108,7 +108,10 @@ class Server:
         self._live = Live()
         self._database = None if source is None else Database(source, wall_clock)
         self._scanner = Scanner(settings.tree, settings.state, ScanOptions())
-        self._watcher = Watcher(self._scanner, self._live, WatchOptions(poll=settings.poll), wall_clock)
+        self._looked = asyncio.Event()
+        self._watcher = Watcher(
+            self._scanner, self._live, WatchOptions(poll=settings.poll), wall_clock, [lambda _: self._looked.set()]
+        )
         self._threads = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="file")
 
     async def run(self, listener: socket.socket) -> bool:
@@ -116,7 +119,7 @@ class Server:
         database = self._database
         check_ins = None if database is None else CheckInWriter(database)
         records = None if database is None else RecordWriter(database)
-        http = _Http(self._config(Application(self._context(check_ins, records))), lambda: self._announce(listener))
+        http = _Http(self._config(Application(self._context(check_ins, records))))
         stop = asyncio.Event()
         tasks = Tasks(on_failure=http.leave)
         _on_signals(http)
@@ -125,9 +128,11 @@ class Server:
             tasks.start("the database", database.supervise(stop))
             tasks.start("writing check-ins", check_ins.run(stop))
             tasks.start("writing records", records.run(stop))
+        announced = asyncio.create_task(self._announce(http, listener))
         try:
             await http.serve([listener])
         finally:
+            announced.cancel()
             await self._finish(tasks, stop, check_ins, records)
         return tasks.failed is None
 
@@ -178,15 +183,17 @@ class Server:
             base_url=self._settings.base_url,
         )
 
-    def _announce(self, listener: socket.socket) -> None:
-        """Say that agents are being listened to; scripts wait for this line."""
+    async def _announce(self, http: _Http, listener: socket.socket) -> None:
+        """Say that agents are served, once they are: scripts wait for this line and go on at once."""
+        await http.listening.wait()
+        host, port = listener.getsockname()[:2]
+        _log.info("listening", extra={"host": host, "port": port, "tree": str(self._settings.tree)})
+        await self._looked.wait()
         # Everything made so far lives as long as the server: the collector need not look at it again (design §9).
         gc.collect()
         gc.freeze()
-        host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         self._say(f"listening on {self._settings.scheme}://{shown}:{port}")
-        _log.info("listening", extra={"host": host, "port": port, "tree": str(self._settings.tree)})
 
     async def _finish(
         self, tasks: Tasks, stop: asyncio.Event, check_ins: CheckInWriter | None, records: RecordWriter | None
@@ -208,14 +215,14 @@ class Server:
 class _Http(uvicorn.Server):
     """uvicorn, with signals left to us: it would die of them after a clean shutdown instead of returning."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._on_started = on_started
+        self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
-        self._on_started()
+        self.listening.set()
 
     def leave(self) -> None:
         """Finish what runs, then stop."""

@@ -21,8 +21,8 @@ from repo_server.treeio import write_atomic
 
 TOKENS_NAME = "tokens.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_MIN_SECRET = 16
-"""Characters; a shorter secret can be guessed."""
+_WEAK_SECRET = 16
+"""Characters; a shorter secret can be guessed, and is warned of."""
 _MAX_FILE = 1024 * 1024
 
 _log = logging.getLogger(__name__)
@@ -67,11 +67,13 @@ def parse_secrets(text: str, where: str) -> Keys:
         name, colon, secret = line.strip().partition(":")
         if not colon or not _NAME.fullmatch(name):
             raise CredentialsInvalid(f"{where} line {number}: expected id:secret, id of letters, digits and . _ @ -")
-        if len(secret) < _MIN_SECRET or not secret.isascii() or not secret.isprintable() or secret != secret.strip():
+        if not secret.strip() or not secret.isascii() or not secret.isprintable() or secret != secret.strip():
             raise CredentialsInvalid(
-                f"{where} line {number}: the secret of {name!r} must be at least {_MIN_SECRET} printable ASCII "
-                "characters; make one with: openssl rand -hex 32"
+                f"{where} line {number}: the secret of {name!r} must be printable ASCII; make one with: "
+                "openssl rand -hex 32"
             )
+        if len(secret) < _WEAK_SECRET:
+            _log.warning("%s line %d: the secret of %r is short enough to guess", where, number, name)
         if name in keys:
             raise CredentialsInvalid(f"{where} line {number}: {name!r} is there twice; give each secret its own id")
         keys[name] = digest(secret)

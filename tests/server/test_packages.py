@@ -190,7 +190,7 @@ def test_a_file_that_was_replaced_is_never_served(tree: Tree, tmp_path: Path) ->
             response = server.get(PATH)
             assert response.status in {404, 409}, "the bytes were exchanged under the same size and time"
         wait_until(lambda: server.offered() == {}, "the exchanged file is no release any more", server.log_path)
-        assert server.get("/v1/problems").json()["problems"]
+        wait_until(lambda: server.get("/v1/problems").json()["problems"], "the exchange is shown", server.log_path)
 
 
 def test_a_file_that_is_written_to_while_it_is_sent_breaks_the_download(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
 from support.server import command, environment, running, wait_until
 from support.serving import SERVICE, postmaster, query
 from support.trees import Tree
@@ -26,6 +27,36 @@ def refused(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, st
     assert "Traceback" not in ended.stderr
     assert "listening" not in ended.stdout
     return ended.returncode, ended.stderr
+
+
+def test_the_line_on_stdout_means_that_agents_are_served(tree: Tree, tmp_path: Path) -> None:
+    with running(tree.root, tmp_path / "state", ready=False) as server:
+        assert server.get("/readyz").status == 200
+        assert server.offered() == {"service": "1.2.3"}
+
+
+def test_until_the_first_look_is_done_agents_are_asked_to_come_back(tmp_path: Path) -> None:
+    """A cold start takes as long as hashing the tree; it says so, and a signal ends it at once."""
+    tree = Tree(tmp_path / "tree")
+    with tree.add(SERVICE, b"").open("wb") as file:
+        file.truncate(40 * 1024**3)
+    (tree.root / "repo.toml").write_text('product = "commandit"\n[limits]\nmax_file_bytes = 99999999999\n')
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ("--no-database", "--port", str(port))
+    with subprocess.Popen(
+        command(tree.root, tmp_path / "state", *options), stderr=subprocess.DEVNULL, env=environment()
+    ) as process:
+        wait_until(lambda: accepts(port), "it listens")
+        with urllib3.PoolManager(retries=False) as http:
+            ready = http.request("GET", f"http://127.0.0.1:{port}/readyz")
+            assert (ready.status, ready.json()["scan"]["state"]) == (503, "scanning")
+            for path in ("/v1/problems", f"/v1/packages/{SERVICE}"):
+                response = http.request("GET", f"http://127.0.0.1:{port}{path}")
+                assert (response.status, response.json()["error_code"]) == (503, "not_ready")
+                assert int(response.headers["retry-after"]) > 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
 
 
 def test_a_port_that_is_taken_is_said(tree: Tree, tmp_path: Path) -> None:
@@ -263,13 +294,14 @@ def big(tmp_path: Path) -> Tree:
 
 
 def test_running_downloads_finish_after_the_signal(big: Tree, tmp_path: Path) -> None:
-    with running(big.root, tmp_path / "state") as server, slow_download(server.port) as (connection, left):
+    with running(big.root, tmp_path / "state") as server, slow_download(server.port) as (connection, size):
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: not accepts(server.port), "no new connection is taken", server.log_path)
         assert server.process.poll() is None
-        while left > 0 and (part := connection.recv(1 << 20)):
-            left -= len(part)
-        assert left == 0, "the download was cut"
+        received = 0
+        while received < size and (part := connection.recv(1 << 20)):
+            received += len(part)
+        assert received == size, "the download was cut"
         assert server.process.wait(30) == 0
 
 
