@@ -9,11 +9,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from repotool.digests import Progress as Report
 from repotool.digests import silent
@@ -46,6 +41,12 @@ def table(content: Table) -> None:
         for line in plain(content):
             click.echo(line)
         return
+    # Scripts never see rich, so they do not wait for it.
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
     rich = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     for column in content.columns:
         rich.add_column(column, justify="right" if column in content.numbers else "left", overflow="fold")
@@ -60,9 +61,16 @@ def progress(what: str, total: int) -> Iterator[Report]:
     if not sys.stderr.isatty():
         yield silent
         return
+    from rich import progress as bars
+    from rich.console import Console
+
     columns = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda count: bar.advance(task, count)
