@@ -225,7 +225,7 @@ class SequenceActions:
                 if item.component not in critical:
                     self.installer.clean(item.component)
                 if not keep_downloads:
-                    for left in self.paths.downloads.glob(f"{item.sha256}*"):
+                    for left in self.paths.downloads.glob(f"*{item.sha256}*"):
                         left.unlink()
         except (AgentError, OSError) as error:
             self.log.warning("left behind for now", attempt_id=entry.sequence.attempt_id, error=str(error))

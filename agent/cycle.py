@@ -9,7 +9,7 @@ from agent.client import Client
 from agent.codes import Code
 from agent.download import Downloader
 from agent.endpoint import Endpoint
-from agent.errors import AgentError, NetworkFailure
+from agent.errors import AgentError, NetworkFailure, local_failure
 from agent.floor import load_floors
 from agent.http import Transport
 from agent.journal import Item, Sequence
@@ -79,6 +79,7 @@ class Cycle:
             response = self._client.check(request)
         self._standing.answered(response)
         plan = self._plan(response, manifest)
+        self._drop_downloads({update.hash_sha256 for update in plan.updates})
         result = self._carry_out(plan, trust, request) if plan.updates else Result(OperationStatus.UP_TO_DATE)
         self._send_reports()
         result = with_stopped(with_skipped(result, plan.skipped), recovered.not_running)
@@ -122,6 +123,15 @@ class Cycle:
                 quarantine = quarantine.reporting(tried)
                 save_quarantine(self._attempts, quarantine)
         return plan
+
+    def _drop_downloads(self, wanted: set[str]) -> None:
+        """Remove what earlier attempts fetched and nobody will resume (FR-UPD-008)."""
+        try:
+            for path in self._endpoint.paths.downloads.iterdir():
+                if not any(digest in path.name for digest in wanted):
+                    path.unlink()
+        except OSError as error:
+            raise local_failure(error, f"clean up {self._endpoint.paths.downloads}") from error
 
     def _carry_out(self, plan: Plan, trust: Trust, request: CheckRequest) -> Result:
         endpoint, config, clock = self._endpoint, self._endpoint.config, self._endpoint.world.clock

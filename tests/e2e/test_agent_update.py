@@ -386,9 +386,9 @@ def test_an_agent_that_a_component_calls_is_not_stopped_with_it(repository: Repo
     endpoint.install(repository, "service")
     publish(repository, Package("service", "1.1.0"))
     (endpoint.paths.install("service") / "go").touch()
-    # The agent itself is a program of the old version until it ends.
-    wait_until(lambda: endpoint.versions() == {"service": "1.1.0"} and endpoint.runs_live("service"), "it is updated")
+    wait_until(lambda: len(repository.final("service")) == 2, "it is updated and reported")
     assert endpoint.installed() == {"service": "1.1.0"}
+    assert endpoint.runs_live("service")
     assert repository.final("service")[-1].trigger_source == "manual"
 
 
