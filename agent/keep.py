@@ -113,9 +113,10 @@ def _identity(status: os.stat_result) -> Identity:
 
 def _copy(source: Path, target: Path) -> None:
     if source.is_dir() and not source.is_symlink():
-        if not target.is_dir() or target.is_symlink():
-            target.unlink(missing_ok=True)
+        if not os.path.lexists(target):
             target.mkdir()
+        elif target.is_symlink() or not target.is_dir():
+            raise NotADirectoryError(20, "the package has a file where a preserved folder belongs", str(target))
         _own_like(source, target)
         return
     if target.is_dir() and not target.is_symlink():

@@ -77,6 +77,7 @@ class ProcessManager:
 
     def stop(self, unit: Unit) -> None:
         """SIGTERM to the group, wait, SIGKILL to what is left; then forget it."""
+        self._reap()
         state = read_run_file(self._path(unit.component))
         if state is None:
             return
@@ -125,14 +126,19 @@ class ProcessManager:
         pid = leader or state.pid
         if pid is None or state.boot != boot_id():
             return
-        for member in members_of(pid, _marker(state)):
-            ticks = start_ticks(member)
-            if ticks is None or wait_gone(member, ticks, deadline - time.monotonic()):
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(member, signal.SIGKILL)
-            if not wait_gone(member, ticks, FORCE_SECONDS):
-                raise AgentError(Code.STOP_FAILED, f"{state.component}: process {member} is still there after SIGKILL")
+        # Again, for one that was just listed may have started another.
+        while members := members_of(pid, _marker(state)):
+            for member in members:
+                self._end(state.component, member, deadline)
+
+    def _end(self, component: str, member: int, deadline: float) -> None:
+        ticks = start_ticks(member)
+        if ticks is None or wait_gone(member, ticks, deadline - time.monotonic()):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+        if not wait_gone(member, ticks, FORCE_SECONDS):
+            raise AgentError(Code.STOP_FAILED, f"{component}: process {member} is still there after SIGKILL")
 
     def _reap(self) -> None:
         self._children = {pid: child for pid, child in self._children.items() if child.poll() is None}
