@@ -112,6 +112,10 @@ class Digests:
         self._wait([self._running[path][1] for path in wanted], patience)
         return {path: self._collect(path, identity) for path, identity in wanted.items()}
 
+    def running(self) -> list[str]:
+        """Return the files whose digest was begun and has not been asked for since it was done."""
+        return list(self._running)
+
     def finished(self) -> list[str]:
         """Return the files whose digest was computed and has not been asked for."""
         return [path for path, (_, future) in self._running.items() if future.done()]

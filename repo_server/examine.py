@@ -14,10 +14,12 @@ from repo_server.digests import Digest, Digests, Hashed, Moving, Running, racy
 from repo_server.groups import Fingerprints, Group, Memo, Outcome, Sidecars, judge, rests_at, wants_digest
 from repo_server.rules import Rules
 from repo_server.treeio import FileIdentity
-from repo_server.walk import Fault
+from repo_server.walk import UNREADABLE_FILE, Fault
 
 _UNSURE = timedelta(seconds=0.2)
 _RUNNING = timedelta(seconds=0.1)
+_RETRY = timedelta(seconds=5)
+"""The disk may have got over it, and no time of the file would tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,9 @@ def _conclude(
     again = found.again
     if rehashing or isinstance(digest, Running):
         again = moment.now + _RUNNING
-    if job.unsure:
+    if any(fault.code == UNREADABLE_FILE for fault in group.outcome.faults):
+        again = moment.now + _RETRY
+    elif job.unsure:
         later = moment.now + _UNSURE
         again = later if again is None else min(again, later)
     return again

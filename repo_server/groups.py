@@ -27,7 +27,7 @@ from repo_server.core.sidecars import (
 )
 from repo_server.digests import Digest, Hashed, Moving, Running, granularity_ns, racy
 from repo_server.treeio import FileIdentity
-from repo_server.walk import Entry, Fault, Odd, unreadable_file
+from repo_server.walk import UNREADABLE_FILE, Entry, Fault, Odd, unreadable_file
 
 _NO_META = Meta()
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -319,8 +319,8 @@ def _read(group: Group, kind: SidecarKind, entry: Entry, descriptor: int, limit:
     except FileNotFoundError:
         raise
     except OSError as error:
-        fault = Fault(group.path, "unreadable_file", unreadable_file(path, error).message)
-        raise _Refused(fault, unsure=True) from error
+        fault = Fault(group.path, UNREADABLE_FILE, unreadable_file(path, error).message)
+        raise _Refused(fault) from error
     if len(data) > limit:
         raise _Refused(_too_large(group, kind, len(data), limit), unsure=True)
     return data, same

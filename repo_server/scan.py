@@ -228,7 +228,8 @@ class Scanner:
     def _take_due(self, moment: Moment) -> frozenset[str]:
         """Return the groups to look at again; they are put back when they are not done."""
         due = {path for path, at in self._due.items() if at <= moment.now}
-        for path in self._digests.finished():
+        # Whoever has all the patience waits for what an impatient scan began as well.
+        for path in self._digests.running() if moment.patience is None else self._digests.finished():
             if path in self._inventory.groups:
                 due.add(path)
             else:

@@ -17,6 +17,7 @@ from repo_server.core.names import RESERVED_AT_ROOT, is_temporary, printable, un
 from repo_server.core.policy import Limits
 from repo_server.treeio import FileIdentity
 
+UNREADABLE_FILE = "unreadable_file"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
@@ -190,7 +191,7 @@ def odd(status: os.stat_result) -> Odd:
 
 def unreadable_file(path: str, error: OSError) -> Fault:
     """Say that the disk did not let a file be read."""
-    return Fault(path, "unreadable_file", f"{printable(path)} cannot be read: {error.strerror or error}")
+    return Fault(path, UNREADABLE_FILE, f"{printable(path)} cannot be read: {error.strerror or error}")
 
 
 def join(folder: str, name: str) -> str:
