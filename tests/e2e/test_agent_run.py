@@ -1,0 +1,140 @@
+"""The resident agent: small, quiet, checks when it should, and keeps components running (NFR-PER-001, FR-UPD-001)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from simulators.repository import Repository
+from support.components import Package
+from support.endpoints import AGENT, Endpoint, endpoint_in, wait_until
+
+MOST_KIB = 14 * 1024
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    with Repository(tmp_path / "downloads") as repository:
+        package = Package("service", "1.0.0")
+        repository.publish(package.name, package.build())
+        yield repository
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path, repository: Repository) -> Iterator[Endpoint]:
+    with endpoint_in(tmp_path / "endpoint") as endpoint:
+        endpoint.install(repository, "service")
+        yield endpoint
+
+
+@contextmanager
+def resident(endpoint: Endpoint) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*AGENT, "--root-dir", str(endpoint.root), "run"], stderr=subprocess.PIPE, text=True
+    ) as agent:
+        try:
+            yield agent
+            agent.send_signal(signal.SIGTERM)
+            assert agent.wait(60) == 0
+        finally:
+            agent.kill()
+
+
+def children_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
+def wait_idle(agent: subprocess.Popen[str]) -> None:
+    """Wait until the daemon waits: no child, and asleep in poll."""
+
+    def idle() -> bool:
+        return not children_of(agent.pid) and "poll" in Path(f"/proc/{agent.pid}/wchan").read_text()
+
+    wait_until(idle, "the daemon is idle")
+
+
+def test_it_updates_at_a_hangup_and_is_small_again_afterwards(endpoint: Endpoint, repository: Repository) -> None:
+    """SIGHUP means: check now."""
+    with resident(endpoint) as agent:
+        wait_idle(agent)
+        package = Package("service", "1.1.0")
+        repository.publish(package.name, package.build())
+        agent.send_signal(signal.SIGHUP)
+        wait_until(lambda: endpoint.installed() == {"service": "1.1.0"}, "it has updated")
+        wait_idle(agent)
+        memory = Path(f"/proc/{agent.pid}/status").read_text()
+        kib = int(memory.split("VmRSS:")[1].split()[0])
+        assert kib <= MOST_KIB
+    assert endpoint.runs_live("service"), "components outlive the agent"
+    assert repository.final("service")[-1].trigger_source == "scheduled"
+
+
+def test_it_does_not_check_before_the_persisted_time(endpoint: Endpoint, repository: Repository) -> None:
+    """FR-UPD-001: the next check survives a restart."""
+    with resident(endpoint) as agent:
+        wait_idle(agent)
+    assert repository.calls["/v1/check"] == 1
+
+
+def test_it_starts_a_component_that_died_again(endpoint: Endpoint) -> None:
+    with resident(endpoint) as agent:
+        wait_idle(agent)
+        for _ in range(2):
+            (before,) = endpoint.processes()["service"]
+            os.kill(before, signal.SIGKILL)
+            wait_until(lambda: endpoint.processes().get("service", [before]) != [before], "it is started again")  # noqa: B023 -- used at once
+            wait_idle(agent)
+        assert endpoint.runs_live("service")
+
+
+def test_it_leaves_alone_what_was_stopped_by_hand(endpoint: Endpoint) -> None:
+    with resident(endpoint) as agent:
+        wait_idle(agent)
+        endpoint.run("stop", "service")
+        wait_idle(agent)
+        endpoint.run("recover")
+        assert endpoint.processes() == {}
+
+
+def test_at_its_start_it_finishes_what_was_interrupted(endpoint: Endpoint, repository: Repository) -> None:
+    """NFR-REL-003: recovery comes before the first wait, not with the next check."""
+    package = Package("service", "1.1.0", health='kind = "process"\nprobation_seconds = 60')
+    repository.publish(package.name, package.build())
+    with subprocess.Popen([*AGENT, "--root-dir", str(endpoint.root), "once"], stderr=subprocess.DEVNULL) as once:
+        wait_until(lambda: endpoint.versions() == {"service": "1.1.0"} and endpoint.runs_live("service"), "1.1.0 runs")
+        once.kill()
+    with resident(endpoint) as agent:
+        wait_until(lambda: not endpoint.paths.journal.exists(), "it has recovered")
+        wait_idle(agent)
+    assert endpoint.versions() == {"service": "1.0.0"}
+    assert endpoint.runs_live("service")
+
+
+def test_a_signal_during_a_cycle_ends_both_and_leaves_a_whole_set(endpoint: Endpoint, repository: Repository) -> None:
+    package = Package("service", "1.1.0", health='kind = "process"\nprobation_seconds = 60')
+    repository.publish(package.name, package.build())
+    with resident(endpoint) as agent:
+        wait_idle(agent)
+        agent.send_signal(signal.SIGHUP)
+        wait_until(lambda: endpoint.versions() == {"service": "1.1.0"} and endpoint.runs_live("service"), "1.1.0 runs")
+    assert endpoint.versions() == {"service": "1.0.0"}
+    assert endpoint.runs_live("service")
+    assert not endpoint.paths.journal.exists()
+
+
+def test_the_daemon_imports_little(endpoint: Endpoint) -> None:
+    """NFR-PER-001: nothing of ours but the daemon itself, and nothing that is not in the standard library."""
+    code = "import sys, agent.__main__, agent.daemon, agent.platform.spawn; print('\\n'.join(sys.modules))"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    ours = {name for name in names if name.partition(".")[0] in {"agent", "repo_server"}}
+    assert ours == {"agent", "agent.__main__", "agent.daemon", "agent.platform", "agent.platform.proc",
+                    "agent.platform.runfile", "agent.platform.spawn"}  # fmt: skip
+    assert not {"click", "cryptography", "msgspec", "urllib3", "tuf", "subprocess", "dataclasses", "logging"} & set(
+        names
+    )
