@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPException
-from typing import Any, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError, SSLError
 from urllib3.exceptions import TimeoutError as HttpTimeout
-from urllib3.response import BaseHTTPResponse, HTTPResponse
+from urllib3.response import BaseHTTPResponse
 
 from agent.codes import Code
+from agent.connections import open_pool
 from agent.errors import NetworkFailure
 from agent.urls import Origin, origin_of
 from repo_server.core.wire import SECRET_HEADER
@@ -33,7 +25,6 @@ PIECE = 256 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
 _MOST_REDIRECTS = 5
-_Pool: TypeAlias = HTTPConnectionPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +102,7 @@ class Transport:
         self._pins = frozenset(pinned_spki)
         self._tls = tls
         self._user_agent = user_agent
-        self._pools: dict[Origin, _Pool] = {}
+        self._pools: dict[Origin, HTTPConnectionPool] = {}
 
     def reaches(self, url: str) -> bool:
         """Whether a URL is at one of the configured hosts."""
@@ -189,103 +180,13 @@ class Transport:
             )
         return absolute
 
-    def _pool(self, origin: Origin) -> _Pool:
+    def _pool(self, origin: Origin) -> HTTPConnectionPool:
         if origin not in self._pools:
-            timeout = urllib3.Timeout(connect=self.timeouts.connect, read=self.timeouts.read)
-            common: dict[str, Any] = {"timeout": timeout, "header_seconds": self.timeouts.headers}
-            if origin.scheme == "http":
-                self._pools[origin] = _PlainPool(origin.host, origin.port, **common)
-            else:
-                pins = self._pins if origin in self._servers else frozenset()
-                context = self._tls or _default_tls()
-                self._pools[origin] = _TlsPool(origin.host, origin.port, ssl_context=context, pins=pins, **common)
+            pins = self._pins if origin in self._servers else frozenset()
+            timeouts = self.timeouts
+            timeout = urllib3.Timeout(connect=timeouts.connect, read=timeouts.read)
+            self._pools[origin] = open_pool(origin, timeout, timeouts.headers, self._tls, pins)
         return self._pools[origin]
-
-
-def _default_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-class _PlainConnection(HTTPConnection):
-    """Bounds the time for the headers: a server that drips them would otherwise never run into a read timeout."""
-
-    def __init__(self, *args: Any, header_seconds: float, **rest: Any) -> None:
-        super().__init__(*args, **rest)
-        self._header_seconds = header_seconds
-
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3 itself
-        with _cut_after(self.sock, self._header_seconds):
-            return super().getresponse()
-
-
-class _TlsConnection(HTTPSConnection):
-    """The same over TLS, and with the server's public key pinned where the configuration says so (NFR-SEC-005)."""
-
-    def __init__(self, *args: Any, header_seconds: float, pins: frozenset[str], **rest: Any) -> None:
-        super().__init__(*args, **rest)
-        self._header_seconds = header_seconds
-        self._pins = pins
-
-    def connect(self) -> None:
-        super().connect()
-        if self._pins and isinstance(self.sock, ssl.SSLSocket):
-            found = _spki(self.sock.getpeercert(binary_form=True))
-            if found not in self._pins:
-                self.close()
-                raise ssl.SSLError(f"the server's public key is {found}, which is not in pinned_spki")
-
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3 itself
-        with _cut_after(self.sock, self._header_seconds):
-            return super().getresponse()
-
-
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _PlainConnection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-def _spki(certificate: bytes | None) -> str:
-    if not certificate:
-        return "unknown"
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return base64.b64encode(hashlib.sha256(info).digest()).decode()
-
-
-@contextlib.contextmanager
-def _cut_after(connection: socket.socket | None, seconds: float) -> Iterator[None]:
-    """Shut a connection down when the time is over, so that whoever waits on it sees its end."""
-    if connection is None:
-        yield
-        return
-    cut = threading.Event()
-    late = f"no complete headers within {seconds:g} seconds"
-
-    def shut() -> None:
-        cut.set()
-        with contextlib.suppress(OSError):  # it is closed already
-            # The plain socket's: that of TLS is not made to be called from another thread.
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, shut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (OSError, HTTPException, HTTPError) as error:
-        if cut.is_set():
-            raise TimeoutError(late) from error
-        raise
-    finally:
-        timer.cancel()
-    if cut.is_set():
-        # Headers that are cut off count as complete for the library.
-        raise TimeoutError(late)
 
 
 @contextlib.contextmanager
