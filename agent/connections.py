@@ -13,8 +13,6 @@ from http.client import HTTPException
 from typing import Any
 
 import urllib3
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
@@ -89,6 +87,10 @@ class _TlsPool(HTTPSConnectionPool):
 def _spki(certificate: bytes | None) -> str:
     if not certificate:
         return "unknown"
+    # Late, because few configurations pin a key and every cycle pays for its imports.
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     key = x509.load_der_x509_certificate(certificate).public_key()
     info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(info).digest()).decode()
