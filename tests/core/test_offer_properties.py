@@ -150,7 +150,7 @@ def offered(decision: Decision) -> dict[str, Release]:
     return {offer.release.component: offer.release for offer in decision.offers}
 
 
-@settings(max_examples=400)
+@settings(max_examples=max(400, settings.default.max_examples))
 @given(worlds())
 def test_the_offer_is_the_highest_that_brute_force_finds(world: World) -> None:
     """L50, L51: without circles there is one highest choice, and it is made for every component at once."""
@@ -163,7 +163,7 @@ def test_the_offer_is_the_highest_that_brute_force_finds(world: World) -> None:
     assert offered(world.decide()) == {name: item for name, item in best.items() if item is not None}
 
 
-@settings(max_examples=400)
+@settings(max_examples=max(400, settings.default.max_examples))
 @given(worlds(circles=True))
 def test_whatever_is_offered_is_workable_and_something_is_if_anything_is(world: World) -> None:
     """L50: with circles in the tree as well."""

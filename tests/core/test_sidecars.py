@@ -96,6 +96,14 @@ def test_a_byte_order_mark_is_named_in_the_message(kind: str) -> None:
     assert caught.value.code == f"malformed_{kind[1:]}"
 
 
+@EVERY
+def test_zeros_after_a_power_cut_are_named_in_the_message(kind: str) -> None:
+    parse, data = GOOD[kind]
+    with pytest.raises(SidecarInvalid, match="NUL bytes; write the file again") as caught:
+        parse(data + b"\0")
+    assert caught.value.code == f"malformed_{kind[1:]}"
+
+
 @pytest.mark.parametrize("kind", [".sha256", ".channel", ".sig"])
 def test_windows_line_ends_are_refused(kind: str) -> None:
     parse, data = GOOD[kind]
