@@ -100,7 +100,7 @@ class FileSender:
             selection = select(conditions_of(call), etag, size, head=head)
             status, span, extra = _response(selection, size)
             start = [*headers, *extra, (b"etag", etag.encode()), (b"accept-ranges", b"bytes")]
-            await call.send({"type": "http.response.start", "status": status, "headers": start})
+            await call.start(status, start)
             if head or span is None:
                 await call.send({"type": "http.response.body", "body": b""})
             else:

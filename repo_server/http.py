@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,8 +22,6 @@ from repo_server.core.wire import ErrorBody
 
 CHECK_BODY_BYTES = 64 * 1024
 STATUS_BODY_BYTES = 1024 * 1024
-BODY_SECONDS = 30.0
-"""A body that takes longer to arrive is given up."""
 _LINGER_BYTES = 8 * 1024 * 1024
 _LINGER_SECONDS = 2.0
 
@@ -59,7 +58,10 @@ class Call:
     scope: Scope
     receive: Receive
     send: Send
+    started: bool = False
+    """Whether the response has begun, so that no other can be sent."""
     body_done: bool = False
+    _headers: dict[bytes, bytes | None] | None = None
 
     @property
     def method(self) -> str:
@@ -68,36 +70,31 @@ class Call:
 
     def header(self, name: bytes) -> str | None:
         """Return a header that may stand once, or ``None``; raise ``HttpError`` if it stands twice."""
-        found = None
-        for key, value in self.scope["headers"]:
-            if key == name:
-                if found is not None:
-                    raise HttpError(400, "duplicate_header", f"the header {name.decode()} stands there twice")
-                found = value.decode("latin-1")
-        return found
+        headers = self._headers
+        if headers is None:
+            headers = {}
+            for key, value in self.scope["headers"]:
+                headers[key] = None if key in headers else value
+            self._headers = headers
+        if name not in headers:
+            return None
+        found = headers[name]
+        if found is None:
+            raise HttpError(400, "duplicate_header", f"the header {name.decode()} stands there twice")
+        return found.decode("latin-1")
 
     async def body(self, limit: int) -> bytes:
-        """Read the whole body; raise ``HttpError`` 413 as soon as it is known to be over the limit, 408 if slow."""
+        """Read the whole body; raise ``HttpError`` 413 as soon as it is known to be over the limit.
+
+        A body that arrives too slowly is ``protocol``'s business.
+        """
         declared = self.header(b"content-length")
         if declared is not None and int(declared) > limit:
             raise _too_large(limit)
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                return await self._read(limit)
-        except TimeoutError:
-            raise HttpError(
-                408, "body_too_slow", f"the body did not arrive within {BODY_SECONDS:.0f} s", {"connection": "close"}
-            ) from None
+        return await self._read(limit)
 
     async def _read(self, limit: int) -> bytes:
         message = await self.receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            # The usual case: one message.
-            chunks, size = message.get("body", b""), 0
-            self.body_done = True
-            if len(chunks) > limit:
-                raise _too_large(limit)
-            return bytes(chunks)
         parts = []
         size = 0
         while True:
@@ -113,10 +110,15 @@ class Call:
                 return b"".join(parts)
             message = await self.receive()
 
+    async def start(self, status: int, headers: Headers) -> None:
+        """Begin the response."""
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
     async def answer(self, status: int, body: bytes, headers: Headers = (_JSON,)) -> None:
         """Send a whole response."""
         length = (b"content-length", str(len(body)).encode())
-        await self.send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+        await self.start(status, [*headers, length])
         await self.send({"type": "http.response.body", "body": body})
 
     async def json(self, value: Any, status: int = 200) -> None:
@@ -137,7 +139,7 @@ class Call:
         unread = not self.body_done and self._has_body()
         if unread and "connection" not in error.headers:
             headers.append((b"connection", b"close"))
-        await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self.start(error.status, headers)
         await self.send({"type": "http.response.body", "body": body, "more_body": unread})
         if unread:
             await self._linger()
@@ -173,9 +175,14 @@ class Call:
             server = self.scope.get("server") or ("localhost", None)
             name = f"[{server[0]}]" if ":" in server[0] else server[0]
             host = name if server[1] is None else f"{name}:{server[1]}"
-        elif not _HOST.fullmatch(host):
+        elif not _is_host(host):
             raise HttpError(400, "invalid_host", "the Host header is not a host's name or address with a port")
         return f"{self.scope['scheme']}://{host}"
+
+
+@lru_cache(maxsize=256)
+def _is_host(text: str) -> bool:
+    return _HOST.fullmatch(text) is not None
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[_Value]) -> _Value:
@@ -193,7 +200,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_Value]) -> _Value:
 def require_json(call: Call) -> None:
     """Raise ``HttpError`` 415 if the client says that its body is something else than JSON."""
     stated = call.header(b"content-type")
-    if stated is None:
+    if stated is None or stated == "application/json":
         return
     kind = stated.partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):

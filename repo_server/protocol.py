@@ -1,6 +1,6 @@
-"""Limits on a request's head that uvicorn does not have: its size, and the time that it takes to arrive.
+"""Limits that uvicorn does not have: the size of a request's head, and the time that a request takes to arrive.
 
-Without them a client can hold a connection, and memory, for ever by sending its headers slowly or without end.
+Without them a client can hold a connection, and memory, for ever by sending slowly or without end.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers."""
-HEAD_SECONDS = 20.0
+REQUEST_SECONDS = 30.0
+"""From the first byte of a request, or from connecting, to the last byte of its body."""
 CLOSE_SECONDS = 0.5
 
 
 class LimitedHttp(HttpToolsProtocol):
-    """uvicorn's protocol, giving up on heads that are too long or too slow."""
+    """uvicorn's protocol, giving up on requests that are too long or too slow."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
         self._in_head = True
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._arriving = True
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
-        """Start the clock for the first head."""
+        """Start the clock for the first request."""
         super().connection_made(transport)
         self._start_timer()
 
@@ -36,27 +38,34 @@ class LimitedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count while a head is arriving."""
+        """Count while a head is arriving, and keep an eye on the time while there is more to come."""
         if self._in_head:
-            if self._head_timer is None:
-                self._start_timer()
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse()
                 return
             # Counted after the check: a read may carry a whole body behind its head, so one read more is let through.
             self._head_bytes += len(data)
         super().data_received(data)
+        # Nearly every request arrives in one read and needs no clock.
+        if self._arriving and self._timer is None:
+            self._start_timer()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._arriving = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Stop counting."""
         self._in_head = False
-        self._stop_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Be ready for the next head; while the connection idles, uvicorn's keep-alive limit counts."""
         self._in_head = True
         self._head_bytes = 0
+        self._arriving = False
+        self._stop_timer()
         super().on_message_complete()
 
     def shutdown(self) -> None:
@@ -72,13 +81,17 @@ class LimitedHttp(HttpToolsProtocol):
         self.transport.close()
 
     def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+        self._timer = self.loop.call_later(REQUEST_SECONDS, self._too_slow)
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _too_slow(self) -> None:
-        if not self.transport.is_closing():
+        self._timer = None
+        if self.pipeline:
+            # It is we who do not read on: the answer to an earlier request is still being sent.
+            self._start_timer()
+        elif not self.transport.is_closing():
             self.transport.close()

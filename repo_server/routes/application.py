@@ -47,14 +47,7 @@ class Application:
         """Answer a request."""
         if scope["type"] != "http":
             raise RuntimeError(f"expected http, got {scope['type']}")
-        started = False
-
-        async def watched(message: dict[str, object]) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        call = Call(scope, receive, watched)  # type: ignore[arg-type]  # ASGI's messages are mutable mappings
+        call = Call(scope, receive, send)
         try:
             await _route(scope["path"])(self.context, call)
         except ClientGone:
@@ -65,7 +58,7 @@ class Application:
             raise
         except Exception:
             _log.exception("request failed", extra={"path": scope["path"], "method": scope["method"]})
-            if started:
+            if call.started:
                 raise
             await call.fail(HttpError(500, "internal_error", "the server failed; its log says how"))
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from repo_server.core.wire import CheckRequest
+import msgspec
+
+from repo_server.core.wire import CheckRequest, ComponentState
 from repo_server.store import DatabaseAway
 from repo_server.store.database import DATA_ERRORS, Connection, Database
-from repo_server.store.text import clean, clean_json
+from repo_server.store.text import clean_json
 
 BATCH = 1000
 FLUSH_SECONDS = 0.5
@@ -23,30 +25,32 @@ MAX_WAITING = 100_000
 _log = logging.getLogger(__name__)
 
 _COLUMNS = {
-    "device_id": "uuid",
-    "org_id": "uuid",
-    "site_id": "text",
-    "os_type": "text",
-    "cpu_architecture": "text",
-    "reported_channel": "text",
-    "agent_service_version": "text",
-    "agent_ui_version": "text",
-    "agent_probe_version": "text",
-    "agent_updater_version": "text",
-    "components": "jsonb",
-    "attributes": "jsonb",
-    "agent_health_status": "text",
-    "agent_health_details": "text",
-    "agent_last_health_check": "timestamptz",
-    "last_agent_checkin": "timestamptz",
+    "device_id": ("uuid", "device_id"),
+    "org_id": ("uuid", "org_id"),
+    "site_id": ("text", "left(site_id, 128)"),
+    "os_type": ("text", "left(os_type, 50)"),
+    "cpu_architecture": ("text", "left(cpu_architecture, 50)"),
+    "reported_channel": ("text", "left(reported_channel, 20)"),
+    "agent_service_version": ("text", "left(agent_service_version, 50)"),
+    "agent_ui_version": ("text", "left(agent_ui_version, 50)"),
+    "agent_probe_version": ("text", "left(agent_probe_version, 50)"),
+    "agent_updater_version": ("text", "left(agent_updater_version, 50)"),
+    "components": ("jsonb", "components"),
+    "attributes": ("jsonb", "attributes"),
+    "agent_health_status": ("text", "left(agent_health_status, 20)"),
+    "agent_health_details": ("text", "agent_health_details"),
+    "agent_last_health_check": ("timestamptz", "agent_last_health_check"),
+    "last_agent_checkin": ("timestamptz", "last_agent_checkin"),
 }
+"""Column → its type on the way there, and what is written."""
 _KEPT = {"org_id", "site_id", "attributes", "agent_health_status", "agent_health_details", "agent_last_health_check"}
 """What a check-in need not say; then the last known value stays."""
 
+# One JSON document instead of an array per column: making it costs the event loop a quarter as much (design §9).
 _UPSERT = f"""
 INSERT INTO devices AS d (name, device_type, status, {", ".join(_COLUMNS)})
-SELECT device_id::text, 'endpoint', 'active', {", ".join(_COLUMNS)}
-FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _COLUMNS.items())}) AS t ({", ".join(_COLUMNS)})
+SELECT device_id::text, 'endpoint', 'active', {", ".join(value for _, value in _COLUMNS.values())}
+FROM json_to_recordset(%(batch)s::json) AS t ({", ".join(f"{name} {kind}" for name, (kind, _) in _COLUMNS.items())})
 ORDER BY t.device_id
 ON CONFLICT (device_id) DO UPDATE SET updated_at = excluded.last_agent_checkin, {
     ", ".join(
@@ -129,6 +133,10 @@ class CheckInWriter:
             except DatabaseAway:
                 self._give_back(batch)
                 return
+            except Exception:  # noqa: BLE001 -- see below
+                # A fault of ours; agents must not be without a server for it.
+                _log.exception("%d check-ins could not be written and are dropped", len(batch))
+                self.dropped += len(batch)
         self._full.clear()
 
     def _take(self) -> dict[str, _CheckIn]:
@@ -150,7 +158,7 @@ class CheckInWriter:
         try:
             await self.database.run(_statements(batch))
             self.written += len(batch)
-        except DATA_ERRORS as error:
+        except (*DATA_ERRORS, RecursionError) as error:
             if len(batch) == 1:
                 self.dropped += 1
                 _log.error("check-in of %s refused by the database: %s", next(iter(batch)), error)
@@ -161,41 +169,61 @@ class CheckInWriter:
                 await self._write({device_id: batch[device_id] for device_id in part})
 
 
+class _Row(msgspec.Struct, omit_defaults=True):
+    """One device in the document; the names are those of the columns."""
+
+    device_id: str
+    org_id: str | None
+    site_id: str | None
+    os_type: str
+    cpu_architecture: str
+    reported_channel: str
+    agent_service_version: str | None
+    agent_ui_version: str | None
+    agent_probe_version: str | None
+    agent_updater_version: str
+    components: tuple[ComponentState, ...]
+    attributes: dict[str, Any] | None
+    agent_health_status: str | None
+    agent_health_details: str | None
+    agent_last_health_check: datetime | None
+    last_agent_checkin: datetime
+
+
 def _statements(batch: dict[str, _CheckIn]) -> Callable[[Connection], Any]:
     former = [(device_id, old) for device_id, item in batch.items() for old in item.previous_ids]
-    rows = [_row(device_id, item) for device_id, item in batch.items()]
-    values = {name: [row[index] for row in rows] for index, name in enumerate(_COLUMNS)}
+    document = clean_json([_row(device_id, item) for device_id, item in batch.items()])
 
     async def write(connection: Connection) -> None:
         # A check-in comes again; it is not worth a wait for the disk.
         await connection.execute("SET LOCAL synchronous_commit = off")
         if former:
             await connection.execute(_RENAME, {"new": [new for new, _ in former], "old": [old for _, old in former]})
-        await connection.execute(_UPSERT, values)
+        await connection.execute(_UPSERT, {"batch": document})
 
     return write
 
 
-def _row(device_id: str, item: _CheckIn) -> tuple[Any, ...]:
+def _row(device_id: str, item: _CheckIn) -> _Row:
     request = item.request
     versions = {component.name: component.version for component in request.components}
     org_id, attributes = _organisation(request)
     health = request.health
-    return (
+    return _Row(
         device_id,
         org_id,
-        clean(request.site_id, 128),
-        clean(request.os, 50),
-        clean(request.arch, 50),
-        clean(request.release_channel, 20),
-        clean(versions.get("service"), 50),
-        clean(versions.get("ui"), 50),
-        clean(versions.get("probe"), 50),
-        clean(request.updater_version, 50),
-        clean_json([{"name": name, "version": version} for name, version in versions.items()]),
-        None if attributes is None else clean_json(attributes),
-        None if health is None else clean(health.status, 20),
-        None if health is None else clean(health.details, 4096),
+        request.site_id,
+        request.os,
+        request.arch,
+        request.release_channel,
+        versions.get("service"),
+        versions.get("ui"),
+        versions.get("probe"),
+        request.updater_version,
+        request.components,
+        attributes,
+        None if health is None else health.status,
+        None if health is None else health.details,
         None if health is None else item.at,
         item.at,
     )

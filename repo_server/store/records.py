@@ -22,6 +22,9 @@ _MAX_COMMIT = 5_000
 
 _log = logging.getLogger(__name__)
 
+_REFUSALS = (*DATA_ERRORS, RecursionError)
+"""The record's own fault: it will never be stored."""
+
 _COLUMNS = {
     "record_id": "uuid",
     "device_id": "uuid",
@@ -107,9 +110,11 @@ class RecordWriter:
             try:
                 await self._write(batch)
             except DatabaseAway as error:
-                for request in batch:
-                    if not request.done.done():
-                        request.done.set_exception(DatabaseAway(str(error)))
+                _fail(batch, str(error))
+            except Exception:  # noqa: BLE001 -- see below
+                # A fault of ours; agents keep their records and must not be without a server for it.
+                _log.exception("records could not be written")
+                _fail(batch, "the server failed")
 
     def _take(self) -> list[_Request]:
         total = 0
@@ -125,7 +130,7 @@ class RecordWriter:
         rows = [(request.device_id, record, request.now) for request in batch for record in request.records]
         try:
             await self.database.run(_statements(rows))
-        except DATA_ERRORS as error:
+        except _REFUSALS as error:
             if len(batch) > 1:
                 # Something in it is refused; find out whose it is without the others.
                 for request in batch:
@@ -136,7 +141,7 @@ class RecordWriter:
         for request in batch:
             _finish(request, ())
 
-    async def _write_one_by_one(self, request: _Request, error: psycopg.Error) -> None:
+    async def _write_one_by_one(self, request: _Request, error: Exception) -> None:
         if len(request.records) == 1:
             _log.warning("record %s refused by the database: %s", request.records[0].record_id, error)
             _finish(request, (Refused(request.records[0], _reason(error)),))
@@ -145,10 +150,16 @@ class RecordWriter:
         for record in request.records:
             try:
                 await self.database.run(_statements([(request.device_id, record, request.now)]))
-            except DATA_ERRORS as single:
+            except _REFUSALS as single:
                 _log.warning("record %s refused by the database: %s", record.record_id, single)
                 refused.append(Refused(record, _reason(single)))
         _finish(request, tuple(refused))
+
+
+def _fail(batch: list[_Request], why: str) -> None:
+    for request in batch:
+        if not request.done.done():
+            request.done.set_exception(DatabaseAway(why))
 
 
 def _finish(request: _Request, refused: tuple[Refused, ...]) -> None:
@@ -156,8 +167,10 @@ def _finish(request: _Request, refused: tuple[Refused, ...]) -> None:
         request.done.set_result(refused)
 
 
-def _reason(error: psycopg.Error) -> str:
-    return error.diag.message_primary or "the database refuses it"
+def _reason(error: Exception) -> str:
+    if isinstance(error, psycopg.Error):
+        return error.diag.message_primary or "the database refuses it"
+    return "it is nested too deeply"
 
 
 def _statements(rows: list[tuple[str, UpdateRecord, datetime]]) -> Callable[[Connection], Any]:

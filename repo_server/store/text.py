@@ -13,9 +13,11 @@ def clean(text: str | None, length: int) -> str | None:
 
 
 def clean_json(value: object) -> str:
-    """Return JSON text without NULs; jsonb refuses them."""
+    """Return JSON text without NULs, which jsonb refuses; raise ``RecursionError`` for absurd depths."""
     encoded = msgspec.json.encode(value).decode()
-    return msgspec.json.encode(_without_nul(value)).decode() if _NUL_ESCAPE in encoded else encoded
+    if _NUL_ESCAPE not in encoded:
+        return encoded
+    return msgspec.json.encode(_without_nul(msgspec.json.decode(encoded))).decode()
 
 
 def _without_nul(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.server import RunningServer, running, wait_until
+from support.server import RunningServer, check_body, running, wait_until
 from support.serving import SERVICE, postmaster, query
 from support.trees import Tree
 
@@ -74,6 +75,24 @@ def test_an_organisation_that_is_no_uuid_is_kept_with_the_attributes(server: Run
     device_id = str(uuid.uuid4())
     server.check(device_id=device_id, org_id="acme", attributes={"a": 1})
     assert seen(server, device_id, os_type="linux")["attributes"] == {"a": 1, "org_id": "acme"}
+
+
+def test_absurdly_nested_reports_harm_nobody(server: RunningServer) -> None:
+    """As deep as a decoder lets through; whether it is kept or dropped, the server and the others' reports live on."""
+    poor, fine = str(uuid.uuid4()), str(uuid.uuid4())
+    for depth in (200, 500, 800, 900, 950, 980):
+        nested = "[" * depth + "]" * depth
+        body = json.dumps(check_body(device_id=poor, attributes={"deep": 0})).replace("0}", nested + "}")
+        assert server.post("/v1/check", body.encode()).status in {200, 400}
+        report = f'{{"device_id": "{poor}", "records": [{{"record_id": "{uuid.uuid4()}", "component_name": "ui",'
+        report += (
+            f' "trigger_source": "x", "requested_version": "1.0.0", "status": "success", "details": {{"d": {nested}}},'
+        )
+        report += ' "attempt_timestamp": "2026-01-01T00:00:00Z"}]}'
+        assert server.post("/v1/status", report.encode()).status in {200, 400}
+    server.check(device_id=fine, site_id="berlin")
+    seen(server, fine, site_id="berlin")
+    assert server.process.poll() is None
 
 
 def test_one_device_in_all_spellings_of_its_id_is_one_row(server: RunningServer) -> None:
