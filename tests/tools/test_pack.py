@@ -150,9 +150,27 @@ def spoil_trailing_dot(folder: Path) -> str:
     return "dot or blank at the end"
 
 
-def spoil_colon(folder: Path) -> str:
+def spoil_drive(folder: Path) -> str:
     (folder / "files" / "a:b").write_text("")
+    return "drive letter"
+
+
+def spoil_windows_character(folder: Path) -> str:
+    text = (folder / "package.toml").read_text()
+    (folder / "package.toml").write_text(text.replace('os = "linux"', 'os = "windows"'))
+    (folder / "files" / "what?").write_text("")
     return "Windows allows none"
+
+
+def spoil_ratio(folder: Path) -> str:
+    with (folder / "files" / "zeros").open("wb") as file:
+        file.truncate(20 * 1024 * 1024)
+    return "bomb"
+
+
+def spoil_depth(folder: Path) -> str:
+    (folder / "files" / "/".join("d" * 32)).mkdir(parents=True)
+    return "deeper"
 
 
 def spoil_bidi(folder: Path) -> str:
@@ -209,7 +227,7 @@ def test_what_a_package_may_not_hold_is_refused(operator: Operator, tmp_path: Pa
     assert callable(spoil)
     expected = spoil(folder)
     assert expected in operator.refused(1, "pack", folder, "-o", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out/*"))
 
 
 @pytest.mark.root

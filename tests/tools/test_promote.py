@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -165,7 +166,8 @@ def test_rsync_carries_a_promotion_that_came_within_the_same_second(operator: Op
     sync = ["rsync", "-rt", f"{tree.root}/", f"{mirror}/"]
     subprocess.run(sync, check=True)
     sidecar = tree.root / "ui-linux-amd64-1.2.3.tar.gz.channel"
-    sidecar.write_text("stable")  # As long as "alpha\n", and made by hand.
+    sidecar.write_text("stable")  # As long as "alpha\n", and made by hand,
+    os.utime(sidecar, (time.time() + 60, time.time() + 60))  # on a machine whose clock is fast.
     subprocess.run(sync, check=True)
     before = int(sidecar.stat().st_mtime)
     operator.run("promote", "1.2.3", "--from", "stable", "--to", "alpha", "--component", "ui")

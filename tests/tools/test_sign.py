@@ -123,6 +123,11 @@ def test_a_second_key_adds_its_line_and_the_same_key_replaces_its_own(operator: 
     shop.run("sign", archive, "--key", shop.key)
     assert sorted(key_ids(archive)) == sorted(both)
     shop.run("publish", archive)
+    # A line by a known key over other bytes goes, also where no .sha256 says that the bytes are others.
+    other = shop.package("1.2.4")
+    beside(other, ".sig").write_bytes(beside(archive, ".sig").read_bytes())
+    shop.run("sign", other, "--key", shop.key)
+    assert len(key_ids(other)) == 1
 
 
 def test_signatures_over_other_bytes_do_not_stay(shop: Shop, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from repo_server import treeio
 from repotool.archive import ArchiveFormat, write_archive
 from repotool.digests import Digest, Progress, digest, silent
-from repotool.errors import Refused, Usage
+from repotool.errors import Refused, ToolError, Usage
+from repotool.portable import ratio_fault
 from repotool.source import Source
 
 
@@ -48,6 +49,9 @@ def pack(source: Source, path: Path, kind: ArchiveFormat, *, force: bool, progre
             file.flush()
             os.fsync(file.fileno())
         made = digest(temporary)
+        bomb = ratio_fault(sum(entry.size for entry in source.entries), made.size)
+        if bomb is not None:
+            raise ToolError(f"{source.folder} cannot be packed: {bomb}")
         present = digest(path) if path.exists() else None
         if present == made:
             return Packed(path, made, len(source.entries), unchanged=True)

@@ -13,7 +13,7 @@ from repo_server.core.package import MANIFEST_NAME, MAX_MANIFEST_BYTES, HealthKi
 from repo_server.core.package import parse_package_toml as parse
 from repotool.errors import ToolError
 from repotool.globs import matches
-from repotool.portable import MAX_ENTRIES, path_faults
+from repotool.portable import MAX_ENTRIES, path_faults, size_faults
 
 EXECUTABLE, PLAIN, FOLDER = 0o755, 0o644, 0o755
 _MAX_SHOWN = 20
@@ -50,7 +50,9 @@ def read_source(folder: Path) -> Source:
         raise ToolError(f"{folder / MANIFEST_NAME} is larger than {MAX_MANIFEST_BYTES} bytes")
     manifest = parse(data)
     entries, faults = _walk(folder, manifest)
-    faults += [*path_faults(entry.path for entry in entries), *_missing(manifest, entries)]
+    faults += path_faults((entry.path for entry in entries), manifest.id.platform.os)
+    faults += size_faults((entry.path, entry.size) for entry in entries)
+    faults += _missing(manifest, entries)
     if len(entries) > MAX_ENTRIES:
         faults.append(f"there are {len(entries)} files and folders; an archive holds at most {MAX_ENTRIES}")
     if faults:

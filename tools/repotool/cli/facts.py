@@ -156,18 +156,10 @@ def doctor(
     if as_json:
         show.json({"releases": len(result.catalogue), "problems": _problem_facts(opened, problems)})
     elif problems:
-        rows = [
-            (
-                str(problem.state),
-                problem.code,
-                problem.path or "(the tree)",
-                f"{since(opened, problem):%Y-%m-%d %H:%M}",
-                problem.message,
-                what_to_do(problem),
-            )
-            for problem in problems
-        ]
-        show.table(Table(("state", "code", "file", "since (UTC)", "what", "do"), rows))
+        for problem in problems:
+            path, started = problem.path or "(the tree)", since(opened, problem)
+            show.heading(str(problem.state), f"{problem.code}  {path}  (since {started:%Y-%m-%d %H:%M} UTC)")
+            show.say(f"    {problem.message}\n    → {what_to_do(problem)}")
         waiting = sum(problem.state is FileState.PENDING for problem in problems)
         show.say(f"{count(len(problems) - waiting, 'problem')}, {waiting} pending, {len(result.catalogue)} offered.")
     else:

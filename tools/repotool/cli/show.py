@@ -30,6 +30,11 @@ def say(text: str) -> None:
     click.echo(text)
 
 
+def heading(state: str, text: str) -> None:
+    """Print a state in its colour, if somebody looks at it, and what it is the state of."""
+    click.echo(f"{click.style(state, fg=_COLOURS.get(state))}  {text}")
+
+
 def json(value: Any) -> None:
     """Print facts as one JSON document."""
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
@@ -49,10 +54,18 @@ def table(content: Table) -> None:
 
     rich = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     for column in content.columns:
-        rich.add_column(column, justify="right" if column in content.numbers else "left", overflow="fold")
+        rich.add_column(
+            column,
+            justify="right" if column in content.numbers else "left",
+            no_wrap=True,
+        )
     for row in content.rows:
         rich.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
-    Console().print(rich)
+    # A row that is too long goes on in the next line; cut names could not be copied.
+    needed = max(map(len, plain(content))) + 2 * len(content.columns)
+    console = Console()
+    console.width = max(console.width, needed)
+    console.print(rich, soft_wrap=True)
 
 
 @contextmanager
