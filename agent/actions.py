@@ -75,7 +75,7 @@ class SequenceActions:
             return Event.DONE
         single: Mapping[Step, Callable[[Item], None]] = {
             Step.PRE_HOOK: self._pre_hook,
-            Step.STOP: self._stop_old,
+            Step.STOP: self._stop_any,
             Step.EXCHANGE: self.installer.exchange,
             Step.POST_HOOK: self._post_hook,
             Step.START: self._start_new,
@@ -164,10 +164,11 @@ class SequenceActions:
             said = f": {finished.output[-300:]}" if finished.output else ""
             raise AgentError(Code.HOOK_FAILED, f"{item.component}: the hook {name} {how}{said}")
 
-    def _stop_old(self, item: Item) -> None:
-        old = self._installed_unit(item.component)
-        if old is not None:
-            self._stop(old)
+    def _stop_any(self, item: Item) -> None:
+        # What runs may be of either version, and after a lost manifest only the new one says how it is stopped.
+        unit = self._installed_unit(item.component) or self._staged_unit(item.component)
+        if unit is not None:
+            self._stop(unit)
 
     def _start_new(self, item: Item) -> None:
         self._start(self._unit(self.installer.staged(item.component)))
@@ -225,17 +226,13 @@ class SequenceActions:
                 if item.component not in critical:
                     self.installer.clean(item.component)
                 if not keep_downloads:
-                    for left in self.paths.downloads.glob(f"*{item.sha256}*"):
-                        left.unlink()
+                    for left in self.paths.downloads.iterdir():
+                        if item.sha256 in left.name:
+                            left.unlink()
         except (AgentError, OSError) as error:
             self.log.warning("left behind for now", attempt_id=entry.sequence.attempt_id, error=str(error))
 
     # One component back
-
-    def _stop_any(self, item: Item) -> None:
-        unit = self._installed_unit(item.component) or self._staged_unit(item.component)
-        if unit is not None:
-            self._stop(unit)
 
     def _start_old(self, item: Item) -> None:
         old = self._installed_unit(item.component)

@@ -316,8 +316,9 @@ def _must_own(paths: Paths) -> None:
     """Refuse everybody but root, and the owner of an endpoint that is relocated (FR-UPD-001B, NFR-SEC-003)."""
     if os.geteuid() == 0:
         return
-    existing = next(folder for folder in (paths.root_dir, *paths.root_dir.parents) if folder.exists())
-    if paths.root_dir == Path("/") or existing.stat().st_uid != os.geteuid():
+    # Not Path.exists(): that raises for folders that we may not look into.
+    existing = next(folder for folder in (paths.root_dir, *paths.root_dir.parents) if os.path.lexists(folder))
+    if paths.root_dir == Path("/") or existing.lstat().st_uid != os.geteuid():
         raise AgentError(Code.PERMISSION, "only root may do this; run it with sudo")
 
 

@@ -78,9 +78,10 @@ class Cycle:
         with endpoint.interruption.armed():
             response = self._client.check(request)
         self._standing.answered(response)
-        plan = self._plan(response, manifest)
+        requested = frozenset(component.name for component in request.components)
+        plan = self._plan(response, manifest, requested)
         self._drop_downloads({update.hash_sha256 for update in plan.updates})
-        result = self._carry_out(plan, trust, request) if plan.updates else Result(OperationStatus.UP_TO_DATE)
+        result = self._carry_out(plan, trust, requested) if plan.updates else Result(OperationStatus.UP_TO_DATE)
         self._send_reports()
         result = with_stopped(with_skipped(result, plan.skipped), recovered.not_running)
         return self._annotated(result, response)
@@ -105,13 +106,13 @@ class Cycle:
             health=HealthReport("critical", held[:4000]) if held else HealthReport("ok"),
         )
 
-    def _plan(self, response: CheckResponse, manifest: Manifest) -> Plan:
+    def _plan(self, response: CheckResponse, manifest: Manifest, requested: frozenset[str]) -> Plan:
         """Decide what to do, and say once to the server what is skipped for good."""
         quarantine, damage = load_quarantine(self._attempts)
         if damage is not None:
             self._endpoint.log.error(damage, code=Code.STATE_DAMAGED)
         installed = {name: component.version for name, component in manifest.components.items()}
-        plan = make_plan(response.updates, installed, quarantine)
+        plan = make_plan(response.updates, installed, quarantine, requested)
         for skipped in plan.skipped:
             update = skipped.update
             self._endpoint.log.warning(skipped.message, code=skipped.code, component=update.name)
@@ -133,7 +134,7 @@ class Cycle:
         except OSError as error:
             raise local_failure(error, f"clean up {self._endpoint.paths.downloads}") from error
 
-    def _carry_out(self, plan: Plan, trust: Trust, request: CheckRequest) -> Result:
+    def _carry_out(self, plan: Plan, trust: Trust, requested: frozenset[str]) -> Result:
         endpoint, config, clock = self._endpoint, self._endpoint.config, self._endpoint.world.clock
         downloader = Downloader(
             self._transport,
@@ -144,7 +145,6 @@ class Cycle:
             monotonic=clock.monotonic,
             free_bytes=endpoint.disk.free_bytes,
         )
-        requested = frozenset(component.name for component in request.components)
         source = Source({update.name: update for update in plan.updates}, trust, downloader, requested)
         sequence = self._sequence(plan.updates)
         self._standing.began(sequence)

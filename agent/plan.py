@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.codes import Code
@@ -10,6 +11,8 @@ from agent.quarantine import Quarantine
 from repo_server.core.errors import VersionInvalid
 from repo_server.core.version import Version
 from repo_server.core.wire import Update
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,18 @@ class Plan:
     skipped: tuple[Skipped, ...]
 
 
-def make_plan(offers: Iterable[Update], installed: Mapping[str, Version], quarantine: Quarantine) -> Plan:
-    """Leave out what is quarantined or held, and then what needs something that is left out (FR-UPD-007)."""
+def make_plan(
+    offers: Iterable[Update], installed: Mapping[str, Version], quarantine: Quarantine, requested: Collection[str]
+) -> Plan:
+    """Leave out what is malformed, quarantined or held, and then what needs something that is left out (FR-UPD-007).
+
+    Names, versions and digests of what is chosen are safe to make paths of, whatever the server sent.
+    """
     chosen: list[Update] = []
     skipped: list[Skipped] = []
     for update in offers:
-        reason = _reason(update, quarantine)
+        named = frozenset(one.name for one in chosen)
+        reason = _malformed(update, requested, named) or _reason(update, quarantine)
         if reason is None:
             chosen.append(update)
         else:
@@ -46,6 +55,20 @@ def make_plan(offers: Iterable[Update], installed: Mapping[str, Version], quaran
         skipped += lacking
         gone = {item.update.name for item in lacking}
         chosen = [update for update in chosen if update.name not in gone]
+
+
+def _malformed(update: Update, requested: Collection[str], named: frozenset[str]) -> Skipped | None:
+    if update.name not in requested:
+        return Skipped(update, Code.NOT_REQUESTED, f"an offer for {update.name!r:.80}, which was not asked for")
+    if update.name in named:
+        return Skipped(update, Code.OFFER_INVALID, f"a second offer for {update.name}")
+    if not _SHA256.fullmatch(update.hash_sha256):
+        return Skipped(update, Code.OFFER_INVALID, f"{update.name}: {update.hash_sha256!r:.80} is no SHA-256")
+    try:
+        Version(update.version)
+    except VersionInvalid as error:
+        return Skipped(update, Code.OFFER_INVALID, f"{update.name}: {error.message}")
+    return None
 
 
 def _reason(update: Update, quarantine: Quarantine) -> Skipped | None:

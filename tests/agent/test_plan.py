@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+import pytest
+
 from agent.codes import Code
 from agent.journal import Failure, Item
 from agent.plan import make_plan
@@ -30,14 +35,14 @@ def failed_often(name: str) -> Quarantine:
 
 
 def test_everything_is_done_in_the_servers_order() -> None:
-    plan = make_plan([update("ui"), update("service")], HAVE, Quarantine())
+    plan = make_plan([update("ui"), update("service")], HAVE, Quarantine(), HAVE)
     assert [one.name for one in plan.updates] == ["ui", "service"]
     assert plan.skipped == ()
 
 
 def test_a_quarantined_release_takes_along_what_needs_it_and_nothing_else() -> None:
     offers = [update("service"), update("ui", service="1.1.0"), update("probe", service="1.0.0")]
-    plan = make_plan(offers, HAVE, failed_often("service"))
+    plan = make_plan(offers, HAVE, failed_often("service"), HAVE)
     assert [one.name for one in plan.updates] == ["probe"]
     assert [(one.update.name, one.code) for one in plan.skipped] == [
         ("service", Code.QUARANTINED),
@@ -47,7 +52,7 @@ def test_a_quarantined_release_takes_along_what_needs_it_and_nothing_else() -> N
 
 def test_a_chain_of_requirements_is_left_out_to_its_end() -> None:
     offers = [update("service"), update("ui", service="1.1.0"), update("probe", ui="1.1.0")]
-    assert make_plan(offers, HAVE, failed_often("service")).updates == ()
+    assert make_plan(offers, HAVE, failed_often("service"), HAVE).updates == ()
 
 
 def test_other_bytes_under_the_same_version_are_another_release() -> None:
@@ -58,14 +63,37 @@ def test_other_bytes_under_the_same_version_are_another_release() -> None:
 def test_a_component_that_could_not_be_taken_back_is_left_alone() -> None:
     """FR-RBK-002."""
     held = Quarantine().holding((Failure("service", Code.HEALTH_FAILED, "no"),))
-    plan = make_plan([update("service", "9.0.0")], HAVE, held)
+    plan = make_plan([update("service", "9.0.0")], HAVE, held, HAVE)
     assert [one.code for one in plan.skipped] == [Code.ROLLBACK_FAILED]
 
 
 def test_a_stepping_stone_is_about_what_is_installed() -> None:
     """L13: a release that requires its own component."""
-    assert make_plan([update("service", "2.0.0", service="1.0.0")], HAVE, Quarantine()).skipped == ()
-    assert make_plan([update("service", "2.0.0", service="1.5.0")], HAVE, Quarantine()).updates == ()
+    assert make_plan([update("service", "2.0.0", service="1.0.0")], HAVE, Quarantine(), HAVE).skipped == ()
+    assert make_plan([update("service", "2.0.0", service="1.5.0")], HAVE, Quarantine(), HAVE).updates == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"name": "../../etc"}, Code.NOT_REQUESTED),
+        ({"name": "sensor"}, Code.NOT_REQUESTED),
+        ({"hash_sha256": "*/../../*"}, Code.OFFER_INVALID),
+        ({"hash_sha256": "AB" * 32}, Code.OFFER_INVALID),
+        ({"version": "../1.0.0"}, Code.OFFER_INVALID),
+        ({"dependencies": (Dependency("ui", "latest"),)}, Code.OFFER_INVALID),
+    ],
+)
+def test_a_malformed_offer_never_becomes_a_path(wrong: dict[str, Any], code: Code) -> None:
+    offer = msgspec.structs.replace(update("service"), **wrong)
+    plan = make_plan([offer, update("ui")], HAVE, Quarantine(), HAVE)
+    assert [one.name for one in plan.updates] == ["ui"]
+    assert [one.code for one in plan.skipped] == [code]
+
+
+def test_a_second_offer_for_a_component_is_left_out() -> None:
+    plan = make_plan([update("service"), update("service", "1.2.0")], HAVE, Quarantine(), HAVE)
+    assert [one.version for one in plan.updates] == ["1.1.0"]
 
 
 def test_an_attempt_counts_once_however_often_it_is_noted() -> None:
