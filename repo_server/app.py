@@ -51,6 +51,7 @@ _FILE_THREADS = 16
 _KEYS_SECONDS = 1.0
 """How soon a changed secrets or tokens file is in force."""
 _STOP_SECONDS = 15.0
+_GC_THRESHOLD = 50_000
 
 _log = logging.getLogger(__name__)
 
@@ -190,8 +191,10 @@ class Server:
         _log.info("listening", extra={"host": host, "port": port, "tree": str(self._settings.tree)})
         await self._looked.wait()
         # Everything made so far lives as long as the server: the collector need not look at it again (design §9).
+        # What requests leave behind has no cycles, so looking for them may be rare as well.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         shown = f"[{host}]" if ":" in host else host
         self._say(f"listening on {self._settings.scheme}://{shown}:{port}")
 

@@ -31,7 +31,8 @@ async def check(context: Context, call: Call) -> None:
     except FormatError as error:
         raise HttpError(422, error.code, error.message) from None
     if device_id is not None:
-        context.check_ins.put(device_id, _previous(request, device_id), request, now)
+        previous = _previous(request, device_id) if request.previous_ids else ()
+        context.check_ins.put(device_id, previous, request, now)
     await call.answer(200, body)
 
 
