@@ -208,8 +208,7 @@ def _config(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
         device_id = None if raw.device_id is None else normalise_device_id(raw.device_id)
     except ValueError as error:
         reason = str(error).removesuffix(f" - at `$.{key}`")
-        shown = "" if key == "auth_secret" else f": {reason}"
-        raise _invalid(f"{key} in {origins.get(key, 'the defaults')} is not valid{shown}") from None
+        raise _invalid(f"{key} in {origins.get(key, 'the defaults')} is not valid: {reason}") from None
     return Config(
         servers=server_urls,
         mirrors=mirrors,
