@@ -232,6 +232,19 @@ def test_wrong_bytes_are_refused_and_nothing_is_left(server: ScriptedServer, int
     assert len(server.requests) == 1
 
 
+def test_wrong_bytes_in_pieces_are_refused_after_the_second_time(server: ScriptedServer, into: Path) -> None:
+    """A server that breaks off each time must not keep the agent busy until the deadline."""
+    wrong = bytes(len(CONTENT))
+
+    def answer(request: Request, reply: Reply) -> None:
+        (file_server(wrong) if "range" in request.headers else breaking_off(content=wrong))(request, reply)
+
+    server.script = answer
+    assert failure(downloader(server.url), into).code is Code.HASH_MISMATCH
+    assert len(server.requests) == 4
+    assert names(into) == set()
+
+
 def endless(_: Request, reply: Reply) -> None:
     reply.raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
     while not reply.stopping.is_set():
@@ -301,7 +314,7 @@ def test_a_good_mirror_makes_up_for_a_server_that(
     limits = IMPATIENT if code is Code.TIMEOUT else {}
     made = downloader(server.url, mirrors=(f"{mirror.url}/tree",), limits=limits)
     check_fetched(made.fetch(UPDATE, into), into)
-    assert mirror.requests[-1].path == f"/tree/{NAME}"
+    assert [request.path for request in mirror.requests] == [f"/tree/{NAME}"]
     assert "x-commandit-updater-secret" not in mirror.requests[-1].headers
 
 
