@@ -7,6 +7,7 @@ L18, promise 1).
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from support.trees import Tree
 
 from repo_server.core.model import Channel
 from repo_server.core.sidecars import parse_channel, parse_rollout
+from repo_server.treeio import TEMPORARY_PREFIX
 from repotool.initialise import MARKER
 from repotool.publish import UNFINISHED_PREFIX
 from repotool.tree import FIRST_ROOT
@@ -53,11 +55,18 @@ def killed_at_every_call(operator: Operator, *arguments: str | Path) -> Iterator
     pytest.fail(f"not through after {MOST} calls")
 
 
+def shape(*folders: Path) -> frozenset[str]:
+    """Return which files are there, whatever random names the temporary ones have: reruns are tried once for each."""
+    names = {str(path.relative_to(folder.parent)) for folder in folders for path in folder.rglob("*")}
+    return frozenset(re.sub(rf"{re.escape(TEMPORARY_PREFIX)}\w+", TEMPORARY_PREFIX, name) for name in names)
+
+
 def test_publish_killed_anywhere_leaves_no_release_or_a_whole_one(shop: Shop) -> None:
-    """L18: whatever has a .sha256 is complete. Each run starts where the last one was killed."""
+    """L18: whatever has a .sha256 is complete."""
     archive = shop.package()
     name = archive.name
-    seen = set()
+    seen: set[frozenset[str]] = set()
+    finished_from: set[frozenset[str]] = set()
     clean = shop.home / "clean"
     shutil.copytree(shop.tree, clean)
     arguments = ("publish", archive, "--key", shop.key, "--rollout", "10%..100%/24h", "--folder", "a/b")
@@ -69,19 +78,25 @@ def test_publish_killed_anywhere_leaves_no_release_or_a_whole_one(shop: Shop) ->
             assert (folder / name).read_bytes() == archive.read_bytes()
         if ".sha256" in present:
             assert present == {"", ".meta", ".rollout", ".channel", ".sig", ".sha256"}, number
-        # What a rerun finishes is checked on a copy, so that the next round is killed one call later from scratch.
-        copy = shop.home / "copy"
-        shutil.copytree(shop.tree, copy)
-        shop.run(*arguments, "--tree", copy)
-        finished = {path.name.removeprefix(name) for path in (copy / "a" / "b").glob(f"{name}*")}
-        assert finished == {"", ".meta", ".rollout", ".channel", ".sig", ".sha256"}
-        assert (copy / "a" / "b" / name).read_bytes() == archive.read_bytes()
-        assert list(copy.rglob(f"{UNFINISHED_PREFIX}*")) == []
-        shutil.rmtree(copy)
+        if shape(shop.tree) not in finished_from:
+            finished_from.add(shape(shop.tree))
+            check_that_a_rerun_finishes(shop, archive, *arguments)
         shutil.rmtree(shop.tree)
         shutil.copytree(clean, shop.tree)
     assert len(seen) == 7  # nothing, the file, then one sidecar after the other
     assert shop.facts("ls")["releases"][0]["path"] == f"a/b/{name}"
+
+
+def check_that_a_rerun_finishes(shop: Shop, archive: Path, *arguments: str | Path) -> None:
+    """Run the same command on a copy of the tree."""
+    copy, name = shop.home / "copy", archive.name
+    shutil.copytree(shop.tree, copy)
+    shop.run(*arguments, "--tree", copy)
+    finished = {path.name.removeprefix(name) for path in (copy / "a" / "b").glob(f"{name}*")}
+    assert finished == {"", ".meta", ".rollout", ".channel", ".sig", ".sha256"}
+    assert (copy / "a" / "b" / name).read_bytes() == archive.read_bytes()
+    assert list(copy.rglob(f"{UNFINISHED_PREFIX}*")) == []
+    shutil.rmtree(copy)
 
 
 def test_promote_killed_anywhere_leaves_each_file_old_or_new(operator: Operator) -> None:
@@ -117,18 +132,26 @@ def test_init_killed_anywhere_is_finished_by_running_it_again(operator: Operator
     """NFR-SEC-004: no key is lost or replaced on the way; after the end nothing is overwritten."""
     tree, keys = operator.home / "tree", operator.home / "keys"
     arguments = ("init", tree, "--keys", keys, "--no-passphrase")
+    finished_from: set[frozenset[str]] = set()
     for _ in killed_at_every_call(operator, *arguments):
-        before = {path.name: path.read_bytes() for path in keys.glob("*.pem")}
-        if (keys / MARKER).exists() or not (tree / FIRST_ROOT).exists():
-            operator.run(*arguments)
-        for name, pem in before.items():
-            assert (keys / name).read_bytes() == pem
-        root = (tree / "metadata" / "1.root.json").read_bytes()
-        assert root == (keys / "root.json").read_bytes()
-        assert json.loads(root)["signed"]["version"] == 1
+        if shape(tree, keys) not in finished_from:
+            finished_from.add(shape(tree, keys))
+            check_that_init_finishes(operator, tree, keys, *arguments)
         shutil.rmtree(tree)
-        shutil.rmtree(keys)
+        shutil.rmtree(keys, ignore_errors=True)
     operator.refused(3, *arguments)
+
+
+def check_that_init_finishes(operator: Operator, tree: Path, keys: Path, *arguments: str | Path) -> None:
+    """Run the same command again, unless it was killed when all was done."""
+    before = {path.name: path.read_bytes() for path in keys.glob("*.pem")}
+    if (keys / MARKER).exists() or not (tree / FIRST_ROOT).exists():
+        operator.run(*arguments)
+    for name, pem in before.items():
+        assert (keys / name).read_bytes() == pem
+    root = (tree / "metadata" / "1.root.json").read_bytes()
+    assert root == (keys / "root.json").read_bytes()
+    assert json.loads(root)["signed"]["version"] == 1
 
 
 def test_block_killed_anywhere_leaves_no_half_file(operator: Operator) -> None:
