@@ -108,7 +108,7 @@ def test_several_processes_write_and_rotate_one_log(tmp_path: Path) -> None:
     """The daemon and a ``checknow``: every line stays whole."""
     program = (
         "import sys; from datetime import UTC, datetime; from pathlib import Path; from agent.logs import Log\n"
-        "log = Log(Path(sys.argv[1]), lambda: datetime.now(UTC), max_bytes=20_000, max_files=50)\n"
+        "log = Log(Path(sys.argv[1]), lambda: datetime.now(UTC), max_bytes=1_500, max_files=400)\n"
         "for number in range(500): log.info('event', number=number)\n"
     )
     running = [subprocess.Popen([sys.executable, "-c", program, tmp_path / "log"]) for _ in range(3)]
