@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -137,10 +137,10 @@ def read_sidecars(group: Group, descriptor: int, limit: int, now_ns: int) -> tup
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     unsure = False
-    for suffix, entry in group.files.items():
-        if not suffix:
+    for kind in SidecarKind:
+        entry = group.files.get(kind)
+        if entry is None:
             continue
-        kind = SidecarKind(suffix)
         try:
             data, same = _read(group, kind, entry, descriptor, limit)
             unsure |= not same
@@ -156,7 +156,7 @@ def read_sidecars(group: Group, descriptor: int, limit: int, now_ns: int) -> tup
             if kind is SidecarKind.SIG:
                 values["digest"] = hashlib.sha256(data).hexdigest()
         unsure |= isinstance(entry, FileIdentity) and racy(entry, now_ns)
-    return _sidecars(values, tuple(faults)), unsure
+    return _sidecars(values, _one_per_code(faults)), unsure
 
 
 def wants_digest(group: Group, sidecars: Sidecars, max_bytes: int) -> FileIdentity | None:
@@ -328,6 +328,15 @@ def _read(group: Group, kind: SidecarKind, entry: Entry, descriptor: int, limit:
 
 def _too_large(group: Group, kind: SidecarKind, size: int, limit: int) -> Fault:
     return Fault(group.path, "sidecar_too_large", f"{kind} has {size} bytes; at most {limit} are read")
+
+
+def _one_per_code(faults: list[Fault]) -> tuple[Fault, ...]:
+    """Join what is wrong in the same way with several sidecars: path and code name a problem."""
+    joined: dict[str, Fault] = {}
+    for fault in faults:
+        known = joined.get(fault.code)
+        joined[fault.code] = fault if known is None else replace(known, message=f"{known.message}; {fault.message}")
+    return tuple(joined.values())
 
 
 def _sidecars(values: Mapping[str, Any], faults: tuple[Fault, ...]) -> Sidecars:

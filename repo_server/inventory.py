@@ -60,6 +60,11 @@ class Inventory:
         for group in self.groups.values():
             group.outcome = None
 
+    def doubt(self, folders: Iterable[str]) -> None:
+        """Do not believe that these folders are as they were last seen: a look at them was cut short."""
+        for folder in folders:
+            self.folders.pop(folder, None)
+
     def known_folders(self) -> set[str]:
         """Return every folder that something is known of."""
         return {*self.folders, *self._members, *self.odd}

@@ -35,7 +35,7 @@ class ProblemBook:
         """Return every problem, by path and code; the same object as long as nothing changed."""
         if self._sorted is None:
             found = (problem for problems in self._by_source.values() for problem in problems)
-            self._sorted = tuple(sorted(found, key=lambda problem: (problem.path, problem.code)))
+            self._sorted = tuple(sorted(found, key=lambda problem: (problem.path, problem.code, problem.message)))
         return self._sorted
 
 

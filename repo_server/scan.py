@@ -73,6 +73,9 @@ class Scanner:
         self._unreadable: frozenset[str] = frozenset()
         self._root_seen: tuple[int, int] | None = None
         self._marker_seen: FileIdentity | None = None
+        # What a look that was cut short had found out, and nobody was told of.
+        self._doubted: set[str] = set()
+        self._doubted_folders: set[str] = set()
         self._last: datetime | None = None
         self._was_full = False
         self._saved_at: float | None = None
@@ -131,6 +134,8 @@ class Scanner:
         except BaseException:
             # What was only half taken over is looked at again from the start.
             self._inventory.reset(self._inventory.naming.components)
+            self._doubted |= self._shelf.known()
+            self._doubted_folders |= self._inventory.known_folders()
             self._reading = None
             raise
 
@@ -168,7 +173,8 @@ class Scanner:
         reading = self._read_rules(moment)
         due = self._take_due(moment)
         look = Look(moment, reading.rules, due)
-        look.touched |= self._read_ledger(moment) | self._shelf.guard.absent
+        look.touched |= self._read_ledger(moment) | self._shelf.guard.absent | self._doubted
+        look.odd |= self._doubted_folders
         due_folders = frozenset(path.rpartition("/")[0] for path in due)
         walk = Walk(root, reading.config.limits, self._inventory.naming.is_file_name)
         seen = set()
@@ -204,6 +210,9 @@ class Scanner:
             self._refresh(changes, look)
         except (FolderAppeared, OSError):
             # Not an error: something between the folders changed, and the walk finds out what.
+            self._inventory.doubt(changes.files)
+            self._doubted |= look.touched
+            self._doubted_folders |= look.odd
             return self._full(moment)
         result = self._result(self._conclude(look), moment)
         self._save_sometimes()
@@ -281,10 +290,15 @@ class Scanner:
         claims = {}
         for identifier in look.touched:
             published = self._ledger.get(identifier)
-            claims[identifier] = claim = settle(self._inventory.claimants(identifier), published)
+            claimants = self._inventory.claimants(identifier)
+            claim = settle(claimants, published)
             if published is None and claim.release is not None and claim.verified:
                 self._unrecorded[identifier] = claim.release.sha256
+                # From now on it is published, which decides about the others.
+                claim = settle(claimants, claim.release.sha256)
+            claims[identifier] = claim
         self._record(moment)
+        self._doubted, self._doubted_folders = set(), set()
         self._last = moment.now
         return self._shelf.place(claims, self._unreadable, moment.now)
 

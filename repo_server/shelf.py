@@ -55,6 +55,10 @@ class Shelf:
             self.problems.report(identifier, self._faults(identifier), now)
         return changed
 
+    def known(self) -> set[str]:
+        """Return the ids of all releases that there is something to say about."""
+        return set(self._claims)
+
     def result(self, changed: set[str], rules: tuple[TreeConfig, ChannelPolicy] | None, now: datetime) -> ScanResult:
         """Return the result after these changes; the one before if there is no difference."""
         self._report_removal(now)
