@@ -8,7 +8,7 @@ STATE  ?= state
 KEYS   ?= keys
 PORT   ?= 8470
 
-.PHONY: serve demo test lint format bench clean venv
+.PHONY: serve demo test coverage lint format bench clean venv
 
 venv: $(STAMP)
 
@@ -25,6 +25,10 @@ demo: $(STAMP)  ## the whole story with real processes: publish, promote, update
 
 test: $(STAMP)  ## everything
 	$(BIN)/python -m pytest -n 2
+
+coverage: $(STAMP)  ## every branch of what decides: the core, and the tables of the agent's steps
+	$(BIN)/python -m pytest -q -n 2 tests/core tests/agent/test_steps.py --cov=repo_server.core --cov=agent.steps \
+		--cov-branch --cov-fail-under=100
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from agent.durable import sync_folder
-from agent.globs import matches_any
+from repo_server.core.globs import matches_any
 
 
 class Identity(NamedTuple):

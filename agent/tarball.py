@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from agent.entries import PIECE, Entry, Kind, Member, UnpackLimits, bomb, damaged, forbidden
+from agent.entries import PIECE, Entry, Kind, Member, bomb, damaged, forbidden
+from repo_server.core.entrynames import ArchiveLimits
 
 MAGIC = b"\x1f\x8b"
 
@@ -38,7 +39,7 @@ _PAX_IGNORED = frozenset({"mtime", "atime", "ctime", "uid", "gid", "uname", "gna
 _PAX_IGNORED_FAMILIES = ("SCHILY.xattr.", "LIBARCHIVE.xattr.", "LIBARCHIVE.creationtime")
 
 
-def members(file: BinaryIO, archive_bytes: int, limits: UnpackLimits) -> Iterator[Member]:
+def members(file: BinaryIO, archive_bytes: int, limits: ArchiveLimits) -> Iterator[Member]:
     """Yield the entries in order; raise ``PackageRefused`` at the first that may not be."""
     # Headers and padding come on top of the contents.
     most = limits.most_bytes_from(archive_bytes) + 4 * _BLOCK * limits.max_entries + _HEADER_SPARE
@@ -179,7 +180,7 @@ def _entry(header: _Header, long_name: str | None) -> Entry:
     return Entry(name, Kind.FILE, header.size, header.mode & 0o777)
 
 
-def _long_name(header: _Header, stream: _Gunzip, limits: UnpackLimits) -> str:
+def _long_name(header: _Header, stream: _Gunzip, limits: ArchiveLimits) -> str:
     """Return the name for the next entry; "" if a pax header does not give one."""
     most = limits.max_path_bytes + 2 if header.type == b"L" else _MOST_PAX_BYTES
     if header.size > most:

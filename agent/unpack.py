@@ -11,23 +11,22 @@ from typing import BinaryIO
 
 from agent import tarball, zipball
 from agent.codes import Code
-from agent.entries import Entry, Kind, Member, Names, UnpackLimits, bomb, damaged
+from agent.entries import Entry, Kind, Member, Names, bomb, damaged
 from agent.errors import PackageRefused, TrustRefused, local_failure
-from agent.globs import last_match
 from agent.landing import Landing, landing
+from repo_server.core.entrynames import ArchiveLimits
 from repo_server.core.errors import PackageInvalid
+from repo_server.core.globs import last_match
 from repo_server.core.model import ReleaseId
 from repo_server.core.package import MANIFEST_NAME, MAX_MANIFEST_BYTES, PackageManifest, parse_package_toml
 
-__all__ = ["DEFAULT_LIMITS", "UnpackLimits", "unpack"]
-
-DEFAULT_LIMITS = UnpackLimits()
+DEFAULT_LIMITS = ArchiveLimits()
 
 _MASK = 0o755
 _PROGRAM, _PLAIN = 0o755, 0o644
 
 
-def unpack(archive: Path, into: Path, expected: ReleaseId, limits: UnpackLimits = DEFAULT_LIMITS) -> PackageManifest:
+def unpack(archive: Path, into: Path, expected: ReleaseId, limits: ArchiveLimits = DEFAULT_LIMITS) -> PackageManifest:
     """Unpack a ``.tar.gz`` or ``.zip`` (told by its content) into the new folder ``into``, durably.
 
     The folder then holds ``package.toml``, the payload folder and whatever else the archive has, e.g. hooks.
@@ -69,7 +68,7 @@ def _opened(archive: Path) -> Iterator[tuple[BinaryIO, int]]:
         raise local_failure(error, f"read {archive}") from error
 
 
-def _members(file: BinaryIO, size: int, limits: UnpackLimits) -> Iterator[Member]:
+def _members(file: BinaryIO, size: int, limits: ArchiveLimits) -> Iterator[Member]:
     start = file.read(4)
     file.seek(0)
     if start == zipball.MAGIC:
@@ -79,7 +78,7 @@ def _members(file: BinaryIO, size: int, limits: UnpackLimits) -> Iterator[Member
     raise damaged("is neither .tar.gz nor .zip")
 
 
-def _bounded(members: Iterator[Member], archive_bytes: int, limits: UnpackLimits) -> Iterator[Member]:
+def _bounded(members: Iterator[Member], archive_bytes: int, limits: ArchiveLimits) -> Iterator[Member]:
     """Refuse by what the headers announce, before a byte of it is unpacked."""
     total, most = 0, limits.most_bytes_from(archive_bytes)
     for count, (entry, pieces) in enumerate(members, 1):

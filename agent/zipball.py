@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from agent.entries import PIECE, Entry, Kind, Member, UnpackLimits, bomb, damaged, forbidden
+from agent.entries import PIECE, Entry, Kind, Member, bomb, damaged, forbidden
+from repo_server.core.entrynames import ArchiveLimits
 
 MAGIC = b"PK\x03\x04"
 
@@ -46,7 +47,7 @@ class _Record:
     attributes: int
 
 
-def members(file: BinaryIO, archive_bytes: int, limits: UnpackLimits) -> Iterator[Member]:
+def members(file: BinaryIO, archive_bytes: int, limits: ArchiveLimits) -> Iterator[Member]:
     """Yield the entries in order; raise ``PackageRefused`` at the first that may not be."""
     directory = _directory_bounds(file, archive_bytes, limits)
     records = list(_records(file, *directory))
@@ -65,7 +66,7 @@ def members(file: BinaryIO, archive_bytes: int, limits: UnpackLimits) -> Iterato
             raise RuntimeError(f"{entry.name} was not taken before the next member")
 
 
-def _directory_bounds(file: BinaryIO, archive_bytes: int, limits: UnpackLimits) -> tuple[int, int, int]:
+def _directory_bounds(file: BinaryIO, archive_bytes: int, limits: ArchiveLimits) -> tuple[int, int, int]:
     """Return the directory's offset, size and number of entries."""
     if archive_bytes < _END.size:
         raise damaged("is cut off")

@@ -35,18 +35,19 @@ from agent import zipball
 from agent.codes import Code
 from agent.entries import safe_parts
 from agent.errors import AgentError, LocalFailure, PackageRefused
-from agent.unpack import UnpackLimits, unpack
+from agent.unpack import unpack
+from repo_server.core.entrynames import ArchiveLimits
 from repo_server.core.model import Arch, Os, Platform, ReleaseId
 from repo_server.core.version import Version
 
-LIMITS = UnpackLimits()
+LIMITS = ArchiveLimits()
 
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refusal(archive: Path, code: Code, limits: UnpackLimits = LIMITS, expected: ReleaseId = RELEASE) -> AgentError:
+def refusal(archive: Path, code: Code, limits: ArchiveLimits = LIMITS, expected: ReleaseId = RELEASE) -> AgentError:
     """Unpack, expect a refusal with this code, and nothing left behind."""
     into = archive.parent / "out"
     with pytest.raises(AgentError) as caught:
@@ -410,7 +411,7 @@ def test_neither_gzip_nor_zip_is_refused(tmp_path: Path) -> None:
     refusal(tmp_path / "link", Code.IO)
 
 
-SMALL = UnpackLimits(
+SMALL = ArchiveLimits(
     max_entries=20, max_total_bytes=2_000_000, max_file_bytes=1_000_000, max_ratio=10, ratio_from_bytes=100_000
 )
 

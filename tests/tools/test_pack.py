@@ -147,7 +147,7 @@ def spoil_reserved(folder: Path) -> str:
 
 def spoil_trailing_dot(folder: Path) -> str:
     (folder / "files" / "name.").write_text("")
-    return "dot or blank at the end"
+    return "ends with a blank or dot"
 
 
 def spoil_drive(folder: Path) -> str:
@@ -159,7 +159,7 @@ def spoil_windows_character(folder: Path) -> str:
     text = (folder / "package.toml").read_text()
     (folder / "package.toml").write_text(text.replace('os = "linux"', 'os = "windows"'))
     (folder / "files" / "what?").write_text("")
-    return "Windows allows none"
+    return "Windows does not allow"
 
 
 def spoil_ratio(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What ``repotool pack`` lets through, the agent unpacks: two implementations of L41 and L42 against each other."""
+"""What ``repotool pack`` lets through, the agent unpacks: L41 and L42 from both ends."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.operators import Operator, package_folder
 
-from agent import globs as agents_globs
-from agent.entries import Entry, Kind, Names, UnpackLimits
+from agent.entries import Entry, Kind, Names
 from agent.errors import PackageRefused
 from agent.unpack import unpack
+from repo_server.core.entrynames import ArchiveLimits
 from repo_server.core.model import Os
 from repo_server.core.names import parse_release_name
-from repotool import globs, portable
+from repotool import portable
 
 PARTS = st.one_of(
     st.sampled_from(["con", "COM1.txt", "nul .x", "a", "A", "ä", "a\u0308", "\u017f", "s", "x.", " x", "x ", "c:x"]),
@@ -27,7 +27,7 @@ PATHS = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
 
 
 def agent_refuses(paths: list[str], os: Os) -> bool:
-    names = Names(UnpackLimits(), os)
+    names = Names(ArchiveLimits(), os)
     try:
         for path in paths:
             names.admit(Entry(path, Kind.FILE, 0, None))
@@ -46,28 +46,6 @@ def test_what_the_agent_refuses_is_not_packed(paths: list[str], os: Os) -> None:
     clash = any(f"{path}/" in f"{other}/" for path in paths for other in paths if path != other)
     if not clash:
         assert refused == agent_refuses(paths, os)
-
-
-def test_the_caps_are_the_agents() -> None:
-    """L41."""
-    limits = UnpackLimits()
-    assert (
-        limits.max_entries, limits.max_file_bytes, limits.max_total_bytes, limits.max_ratio,
-        limits.ratio_from_bytes, limits.max_path_bytes, limits.max_depth,
-    ) == (
-        portable.MAX_ENTRIES, portable.MAX_FILE_BYTES, portable.MAX_TOTAL_BYTES, portable.MAX_RATIO,
-        portable.RATIO_FROM_BYTES, portable.MAX_PATH_BYTES, portable.MAX_DEPTH,
-    )  # fmt: skip
-
-
-GLOBS = st.lists(st.sampled_from(["a", "*", "**", "?", "a*", "b"]), min_size=1, max_size=4).map("/".join)
-FILES = st.lists(st.sampled_from(["a", "b", "ab", "aa"]), min_size=1, max_size=4).map("/".join)
-
-
-@given(GLOBS, FILES)
-def test_globs_mean_the_same_to_both(glob: str, path: str) -> None:
-    """L42."""
-    assert globs.matches(glob, path) == agents_globs.matches(glob, path)
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "zip"])

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from repo_server.core.globs import matches
 from repo_server.core.model import Os
 from repo_server.core.package import MANIFEST_NAME, MAX_MANIFEST_BYTES, HealthKind, PackageManifest, ServiceKind
 from repo_server.core.package import parse_package_toml as parse
 from repotool.errors import ToolError
-from repotool.globs import matches
-from repotool.portable import MAX_ENTRIES, path_faults, size_faults
+from repotool.portable import LIMITS, path_faults, size_faults
 
 EXECUTABLE, PLAIN, FOLDER = 0o755, 0o644, 0o755
 _MAX_SHOWN = 20
@@ -53,8 +53,8 @@ def read_source(folder: Path) -> Source:
     faults += path_faults((entry.path for entry in entries), manifest.id.platform.os)
     faults += size_faults((entry.path, entry.size) for entry in entries)
     faults += _missing(manifest, entries)
-    if len(entries) > MAX_ENTRIES:
-        faults.append(f"there are {len(entries)} files and folders; an archive holds at most {MAX_ENTRIES}")
+    if len(entries) > LIMITS.max_entries:
+        faults.append(f"there are {len(entries)} files and folders; an archive holds at most {LIMITS.max_entries}")
     if faults:
         shown = "".join(f"\n  {fault}" for fault in faults[:_MAX_SHOWN])
         more = f"\n  … and {len(faults) - _MAX_SHOWN} more" if len(faults) > _MAX_SHOWN else ""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.globs import last_match, matches, matches_any
+from repo_server.core.globs import last_match, matches, matches_any
 
 PART = st.text(st.characters(exclude_characters="/*?"), min_size=1, max_size=6)
 PATH = st.lists(PART, min_size=1, max_size=4).map("/".join)
