@@ -36,7 +36,10 @@ class Listener:
     root: Path
     heard: Callable[[set[str] | None], None]
     poll: bool = False
-    """Compare times again and again, where the file system does not tell: network file systems."""
+    """Compare times again and again, where the file system does not tell: network file systems.
+
+    The library compares whole seconds; writers move a sidecar's time on by one (L19).
+    """
     poll_ms: int = 2000
     source: Source = watchfiles.watch
     _stop: threading.Event = field(default_factory=threading.Event)
