@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeAlias
 
+from repo_server.collecting import resumed
 from repo_server.treeio import FileIdentity, NotRegular, open_beneath
 
 _CHUNK = 1024 * 1024
@@ -109,7 +110,9 @@ class Digests:
         for path, identity in wanted.items():
             if path not in self._running:
                 self._running[path] = (identity, self._executor().submit(self._hash, path, identity, now_ns))
-        self._wait([self._running[path][1] for path in wanted], patience)
+        if wanted:
+            with resumed():
+                self._wait([self._running[path][1] for path in wanted], patience)
         return {path: self._collect(path, identity) for path, identity in wanted.items()}
 
     def running(self) -> list[str]:

@@ -76,8 +76,7 @@ def _conclude(
     rehashing = isinstance(digest, Running) and path in known
     if rehashing:
         digest = known[path]
-    rests = rests_at(group, moment.settle)
-    found = judge(group, job.sidecars, digest, rests, moment.now, rules.config.limits.max_file_bytes)
+    found = judge(group, job.sidecars, digest, moment.now, moment.settle, rules.config.limits.max_file_bytes)
     keep = not job.unsure and isinstance(digest, Hashed) and not digest.racy
     group.outcome = _check_signatures(job, found.outcome, rules, keep=keep)
     group.mismatched = _still_mismatched(group, digest)

@@ -179,7 +179,7 @@ def rests_at(group: Group, settle: timedelta) -> datetime:
 
 
 def judge(
-    group: Group, sidecars: Sidecars, digest: Digest | None, rests: datetime, now: datetime, max_bytes: int
+    group: Group, sidecars: Sidecars, digest: Digest | None, now: datetime, settle: timedelta, max_bytes: int
 ) -> Judgement:
     """Decide about a group, but for its signatures and its neighbours (L8); ``digest`` as ``wants_digest`` asked.
 
@@ -217,7 +217,7 @@ def judge(
     if isinstance(digest, Running):
         return Judgement(ends(_pending(group, "arriving", "its digest is being computed")), now)
     if isinstance(digest, Hashed | Moving | None):
-        return _unmatched(group, sidecars, digest, rests, now, ends)
+        return _unmatched(group, sidecars, digest, rests_at(group, settle), now, ends)
     return Judgement(ends(unreadable_file(group.path, digest.error)))
 
 

@@ -18,6 +18,9 @@ class ProblemBook:
     _by_source: dict[Hashable, tuple[Problem, ...]] = field(default_factory=dict)
     _sorted: tuple[Problem, ...] | None = ()
 
+    def __contains__(self, source: Hashable) -> bool:
+        return source in self._by_source
+
     def report(self, source: Hashable, faults: Iterable[Fault | Problem], now: datetime) -> None:
         """Replace what a source had to say."""
         before = self._by_source.get(source, ())

@@ -20,6 +20,7 @@ from time import monotonic
 from repo_server import cache, ledger
 from repo_server.changed import Changes, sort_changes
 from repo_server.claims import settle
+from repo_server.collecting import paused
 from repo_server.digests import Digests, Hashed, Known
 from repo_server.examine import Moment, examine
 from repo_server.inventory import FolderAppeared, Inventory, Look
@@ -87,7 +88,7 @@ class Scanner:
         says when to ask again; ``None``: until all are done. Raises ``HashingStopped`` after ``close``; nothing that
         lies in the tree raises.
         """
-        with self._lock:
+        with self._lock, paused():
             return self._all_or_nothing(lambda: self._full(self._moment(now, patience)))
 
     def update(self, changed: Collection[str], now: datetime, patience: float | None = None) -> ScanResult:

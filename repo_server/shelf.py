@@ -43,16 +43,18 @@ class Shelf:
         for identifier, claim in claims.items():
             platforms |= self._take(identifier, claim)
             path = self.guard.last_path(identifier)
-            readable = path is None or not _beneath(path, unreadable)
-            self.guard.note(identifier, missing=claim.missing, readable=readable)
-            if claim.broken:
-                self.guard.dismiss(identifier)
+            if path is not None:
+                self.guard.note(identifier, missing=claim.missing, readable=not _beneath(path, unreadable))
+                if claim.broken:
+                    self.guard.dismiss(identifier)
         for platform in platforms:
             before = self._cyclic.get(platform, frozenset())
             self._cyclic[platform] = frozenset(map(str, cyclic(self._installable[platform].values())))
             changed |= before ^ self._cyclic[platform]
         for identifier in changed:
-            self.problems.report(identifier, self._faults(identifier), now)
+            faults = self._faults(identifier)
+            if faults or identifier in self.problems:
+                self.problems.report(identifier, faults, now)
         return changed
 
     def known(self) -> set[str]:

@@ -121,7 +121,8 @@ class Walk:
         except FileNotFoundError:
             return
         except OSError as error:
-            self.faults.append(unreadable_file(join(folder, name), error))
+            # Not absent: an absent .channel would mean stable.
+            entries[name] = Odd(f"unreadable ({error.strerror or error})")
             return
         if stat.S_ISREG(status.st_mode):
             entries[name] = FileIdentity.of(status)

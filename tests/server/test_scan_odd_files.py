@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -253,6 +254,36 @@ def test_a_sidecar_that_cannot_be_read_is_a_problem_and_tried_again(
         assert codes(result) == {NAME: "unreadable_file"}
         assert list(offered(result)) == [GOOD]
     assert offered(scans.update(now=soon() + timedelta(seconds=6)))[NAME].channel == "alpha"
+
+
+def test_a_sidecar_of_which_the_disk_says_nothing_is_not_taken_for_absent(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is injected where the folder is listed: an absent ``.channel`` would mean stable (L12)."""
+    tree.add(NAME, channel="alpha")
+    real = os.scandir
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.real = entry.name, entry
+
+        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+            if self.name.endswith(".channel"):
+                raise OSError(errno.EIO, "Input/output error")
+            return self.real.stat(follow_symlinks=follow_symlinks)
+
+    @contextlib.contextmanager
+    def scandir(path: int) -> Iterator[list[Entry]]:
+        with real(path) as entries:
+            yield [Entry(entry) for entry in entries]
+
+    scans = Scans(tree.root)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        result = scans.full()
+        assert list(offered(result)) == [GOOD]
+        assert "Input/output error" in result.problems[0].message
+    assert offered(scans.full())[NAME].channel == "alpha"
 
 
 def test_a_scanner_that_was_only_made_has_touched_nothing(tmp_path: Path) -> None:
