@@ -134,7 +134,7 @@ class Server:
             await http.serve([listener])
         finally:
             announced.cancel()
-            await self._finish(tasks, stop, check_ins, records)
+            await self._finish(tasks, stop)
         return tasks.failed is None
 
     def _config(self, application: Application) -> uvicorn.Config:
@@ -198,16 +198,10 @@ class Server:
         shown = f"[{host}]" if ":" in host else host
         self._say(f"listening on {self._settings.scheme}://{shown}:{port}")
 
-    async def _finish(
-        self, tasks: Tasks, stop: asyncio.Event, check_ins: CheckInWriter | None, records: RecordWriter | None
-    ) -> None:
+    async def _finish(self, tasks: Tasks, stop: asyncio.Event) -> None:
         """Take everything apart, in the order in which nothing is lost."""
         stop.set()
         await tasks.finish(_STOP_SECONDS)
-        if records is not None:
-            await records.flush()
-        if check_ins is not None:
-            await check_ins.flush()
         if self._database is not None:
             await self._database.close()
         await asyncio.to_thread(self._scanner.close)

@@ -79,7 +79,7 @@ def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(server: Runn
 def test_a_chunked_body_is_refused_at_its_limit(server: RunningServer, path: str, limit: int) -> None:
     """The client sees the answer, not a reset, although it is still sending."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    chunks = iter([b" " * 65_536] * (limit // 65_536 + 3))
+    chunks = iter([b" " * 65_536] * (limit // 65_536 + 60))
     connection.request("POST", path, chunks, {"content-type": "application/json"}, encode_chunked=True)
     response = connection.getresponse()
     assert (response.status, json.load(response)["error_code"]) == (413, "body_too_large")
@@ -177,7 +177,6 @@ def test_a_head_without_end_is_refused(server: RunningServer) -> None:
     """Memory is not a client's to fill."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
-        answer = b""
         try:
             for number in range(1000):
                 connection.sendall(b"x-%d: " % number + b"y" * 4096 + b"\r\n")
@@ -185,7 +184,7 @@ def test_a_head_without_end_is_refused(server: RunningServer) -> None:
         except OSError:
             # It hung up while we were still sending; what it said before may be lost with that.
             return
-    assert answer == b"" or status_of(answer) == 431
+    assert status_of(answer) == 431
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -349,6 +350,7 @@ def test_tls_serves_https_and_its_urls(tree: Tree, tmp_path: Path) -> None:
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     options = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    options += ("--shutdown-seconds", "600")
     with running(tree.root, tmp_path / "state", *options, ready=False) as server:
         assert server.url.startswith("https://")
         trusting = ssl.create_default_context()
@@ -373,3 +375,6 @@ def test_tls_serves_https_and_its_urls(tree: Tree, tmp_path: Path) -> None:
             pytest.raises((ssl.SSLError, OSError)),
         ):
             old.wrap_socket(connection)
+        started = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - started < 20, "it waited for idle clients to agree to the end of their TLS"

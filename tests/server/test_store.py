@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import time
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ import pytest
 from support.server import RunningServer, check_body, running, wait_until
 from support.serving import SERVICE, postmaster, query
 from support.trees import Tree
+
+from repo_server.store import DatabaseAway
+from repo_server.store.database import Connection, Database
+from repo_server.store.embedded import EmbeddedPostgres
 
 
 def device(server: RunningServer, device_id: str) -> dict[str, Any] | None:
@@ -254,3 +260,34 @@ def test_a_row_that_the_database_refuses_does_not_take_the_others_with_it(tree: 
                 seen(server, device_id, site_id="fine")
         assert device(server, ids[7]) is None
         assert ids[7] in server.log
+
+
+def test_a_question_to_a_frozen_database_ends_within_its_limit(tmp_path: Path) -> None:
+    """Promise 4: on a connection that was fine a moment ago, and without waiting for the server to agree."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    source = EmbeddedPostgres(state)
+
+    async def ask() -> None:
+        database, stop = Database(source, lambda: datetime.now(UTC)), asyncio.Event()
+        supervised = asyncio.create_task(database.supervise(stop))
+        await database.wait_ready()
+
+        async def work(connection: Connection) -> None:
+            for pid in family(postmaster(state)):
+                os.kill(pid, signal.SIGSTOP)
+            await connection.execute("SELECT 1")
+
+        with pytest.raises(DatabaseAway):
+            async with asyncio.timeout(20):
+                await database.run(work, 0.5)
+        for pid in family(postmaster(state)):
+            os.kill(pid, signal.SIGCONT)
+        stop.set()
+        await supervised
+        await database.close()
+
+    try:
+        asyncio.run(ask())
+    finally:
+        source.stop()
