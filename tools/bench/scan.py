@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from repo_server.scan import Scanner
-
 from tools.bench.result import Result
 from tools.bench.trees import make_tree
 
