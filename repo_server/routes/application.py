@@ -55,7 +55,8 @@ class Application:
         except HttpError as error:
             await call.fail(error)
         except asyncio.CancelledError:
-            raise
+            # Only the end of the shutdown's time cancels requests; uvicorn closes the connection of an unfinished one.
+            _log.warning("cut off: the server stops and its time is up", extra={"path": scope["path"]})
         except Exception:
             _log.exception("request failed", extra={"path": scope["path"], "method": scope["method"]})
             if call.started:

@@ -121,8 +121,6 @@ class CheckInWriter:
                 await asyncio.wait({stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
                 ready.cancel()
                 await self.flush()
-            # Nothing comes in any more: requests end before the writers do.
-            await self.flush()
         finally:
             stopped.cancel()
 
