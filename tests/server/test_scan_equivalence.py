@@ -180,3 +180,66 @@ def test_an_incremental_scan_finds_what_a_new_scanner_finds(tmp_path: Path, seed
     scanner.close()
     if seed % 2:
         assert comparable(full(tree.root, tmp_path / "state", now)) == comparable(full(tree.root, None, now))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    tree = Tree(tmp_path / "tree")
+    for number in range(4):
+        tree.add(f"ui-linux-amd64-{number}.0.0.tar.gz")
+    tree.add(NAMES[0], folder="c")
+    return tree
+
+
+def test_a_folder_that_went_takes_its_releases_along_whatever_else_is_told(tree: Tree) -> None:
+    scanner = Scanner(tree.root, None)
+    scanner.full(soon())
+    shutil.rmtree(tree.root / "c")
+    assert len(scanner.update(["c"], soon()).catalogue) == 4
+
+
+def test_a_look_that_a_new_folder_cuts_short_forgets_nothing(tree: Tree) -> None:
+    """The removal is seen first, then the folder makes it a full scan, to which the removal is no longer new."""
+    now = soon()
+    scanner = Scanner(tree.root, None)
+    scanner.full(now)
+    for path in (tree.root / "c").iterdir():
+        path.unlink()
+    (tree.root / "c" / "junk").touch()
+    (tree.root / "folder").mkdir()
+    tree.add(NAMES[3])
+    changed = [f"c/{NAMES[0]}", "c/junk", NAMES[3], "folder"]
+    assert comparable(scanner.update(changed, now)) == comparable(full(tree.root, None, now))
+    assert len(scanner.full(now).catalogue) == 5
+
+
+def test_an_error_in_the_middle_of_a_scan_loses_nothing(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault is injected where the ledger is written, an error that nobody foresaw: all is looked at again."""
+    now = soon()
+    scanner = Scanner(tree.root, None)
+    scanner.full(now)
+    for path in (tree.root / "c").iterdir():
+        path.unlink()
+    (tree.root / "c" / "junk").touch()
+    tree.add(NAMES[3])
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("repo_server.ledger.record", fails)
+        with pytest.raises(RuntimeError, match="nobody foresaw"):
+            scanner.update([f"c/{NAMES[0]}", "c/junk", NAMES[3]], now)
+    assert comparable(scanner.update([], now)) == comparable(full(tree.root, None, now))
+
+
+def test_a_change_in_another_root_makes_it_a_full_scan(tree: Tree, tmp_path: Path) -> None:
+    now = soon()
+    scanner = Scanner(tree.root, None)
+    scanner.full(now)
+    tree.root.rename(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", tree.root)
+    name = "probe-linux-amd64-5.0.0.tar.gz"
+    tree.add(name)
+    assert comparable(scanner.update(["repo"], now)) == comparable(full(tree.root, None, now))
+    assert scanner.was_full

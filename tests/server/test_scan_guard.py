@@ -144,3 +144,14 @@ def test_many_problems_at_once_are_no_removal_and_nothing_of_them_stays(tree: Tr
     result = scans.full()
     assert offered(result) == {}
     assert set(codes(result).values()) == {"bytes_changed"}
+
+
+def test_a_release_whose_bytes_changed_is_not_brought_back_when_it_goes_missing(tree: Tree, scans: Scans) -> None:
+    """L7, L26."""
+    path = tree.root / "all" / NAMES[0]
+    path.write_bytes(b"other")
+    scans.update(path)
+    remove(tree, NAMES)
+    result = scans.full()
+    assert codes(result) == {"": "mass_removal"}
+    assert sorted(offered(result)) == [f"all/{name}" for name in NAMES[1:]]

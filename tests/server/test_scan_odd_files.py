@@ -286,6 +286,67 @@ def test_a_sidecar_of_which_the_disk_says_nothing_is_not_taken_for_absent(
     assert offered(scans.full())[NAME].channel == "alpha"
 
 
+def test_a_sidecar_that_becomes_a_link_after_it_was_listed_is_not_followed(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L29: the exchange happens between the listing and the opening."""
+    tree.add(NAME, channel="alpha")
+    (tmp_path / "outside").write_text("stable\n")
+    real = os.open
+
+    def swapping(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == f"{NAME}.channel":
+            sidecar = tree.root / path
+            sidecar.unlink(missing_ok=True)
+            sidecar.symlink_to(tmp_path / "outside")
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", swapping)
+        assert list(offered(full(tree.root))) == [GOOD]
+
+
+def test_a_folder_that_becomes_a_link_after_it_was_listed_is_not_entered(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L29: as above."""
+    outside = Tree(tmp_path / "outside", tree.release_key)
+    outside.add(NAME)
+    (tree.root / "a").mkdir()
+    real = os.open
+
+    def swapping(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "a" and not (tree.root / "a").is_symlink():
+            (tree.root / "a").rmdir()
+            (tree.root / "a").symlink_to(outside.root)
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", swapping)
+        assert list(offered(full(tree.root))) == [GOOD]
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_arriving(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L24, L25: what was read is right, and no longer what lies there."""
+    path = tree.add(NAME, b"right")
+    real = os.readv
+
+    def changing(descriptor: int, buffers: list[bytearray]) -> int:
+        count = real(descriptor, buffers)
+        if count == 0 and os.path.samestat(os.fstat(descriptor), path.stat()):
+            with path.open("r+b") as file:
+                file.write(b"wrong")
+        return count
+
+    scans = Scans(tree.root)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readv", changing)
+        result = scans.full()
+    assert codes(result) == {NAME: "arriving"}
+    assert list(offered(result)) == [GOOD]
+    assert codes(scans.full()) == {NAME: "digest_mismatch"}
+
+
 def test_a_scanner_that_was_only_made_has_touched_nothing(tmp_path: Path) -> None:
     Scanner(tmp_path / "tree", tmp_path / "state").close()
     assert list(tmp_path.iterdir()) == []

@@ -140,7 +140,7 @@ def test_another_folder_in_place_of_the_root_is_watched_from_then_on(tree: Tree,
     tree.add("ui-linux-amd64-1.0.0.tar.gz")
 
     async def work() -> None:
-        async with watching(tree) as running:
+        async with watching(tree, follow_up_seconds=86400) as running:
             await heard(running)
             tree.root.rename(tmp_path / "old")
             other.root.rename(tree.root)
@@ -267,6 +267,22 @@ def test_a_requested_rescan_happens_without_an_event(tree: Tree) -> None:
             (tree.root / "a" / "b" / NAME).write_bytes(b"other")
             running.watcher.request_rescan(f"a/b/{NAME}")
             await running.until(lambda: f"a/b/{NAME}" not in offered(running.result))
+
+    run(work)
+
+
+def test_after_a_new_folder_there_is_another_look_for_what_was_not_told(tree: Tree) -> None:
+    """A folder is watched only after it was made, and what came into it before that is told by nobody."""
+
+    async def work() -> None:
+        async with watching(tree, source=silent) as running:
+            await asyncio.sleep(0.3)  # the listener has said that it listens
+            (tree.root / "new").mkdir()
+            (tree.root / "new" / "junk").touch()
+            running.watcher.request_rescan("new")
+            await running.until(lambda: "new/junk" in codes(running.result))
+            tree.add("ui-linux-amd64-1.0.0.tar.gz", folder="new")
+            await running.until(lambda: len(offered(running.result)) == 2)
 
     run(work)
 
