@@ -37,7 +37,7 @@ class ArchiveLimits:
 
 def path_fault(path: str, os: Os, limits: ArchiveLimits) -> str | None:
     """Say why a relative path with ``/`` is not safe on every file system of an operating system, or ``None``."""
-    if len(path.encode(errors="surrogateescape")) > limits.max_path_bytes:
+    if len(path.encode(errors="surrogatepass")) > limits.max_path_bytes:
         return f"is longer than {limits.max_path_bytes} bytes"
     parts = path.split("/")
     if len(parts) > limits.max_depth:

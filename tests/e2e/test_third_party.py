@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from support.programs import free_port, run
-from support.server import running_server
+from support.server import running, wait_until
 
 OLD, NEW = "2.3.2", "2.4.2"
 
@@ -112,9 +112,9 @@ def test_a_real_server_is_updated_while_it_serves(tmp_path: Path) -> None:
     tree, keys, endpoint = tmp_path / "tree", tmp_path / "keys", tmp_path / "endpoint"
     run("repotool", "init", tree, "--keys", keys, "--no-passphrase")
     old, new = package(tmp_path, OLD, port), package(tmp_path, NEW, port)
-    run("repotool", "publish", old, "--tree", tree, "--key", keys / "release.pem")
+    run("repotool", "publish", old, "--tree", tree, "--key", keys / "release.pem", "--channel", "stable")
     agent = ("commandit-updater", "--root-dir", endpoint)
-    with running_server(tree, tmp_path / "state") as server:
+    with running(tree, tmp_path / "state", database=True) as server:
         options = ["--server", server.url, "--root", keys / "root.json", "--components", "service"]
         run(*agent, "install", *options, "--service-manager", "process")
         visitor = Visitor(f"http://127.0.0.1:{port}/")
@@ -126,11 +126,11 @@ def test_a_real_server_is_updated_while_it_serves(tmp_path: Path) -> None:
             kept.write_text("a user's data")
 
             run("repotool", "publish", new, "--tree", tree, "--key", keys / "release.pem", "--channel", "beta")
-            server.wait_until_offered("service", NEW, channel="beta")
+            wait_until(lambda: server.offered(release_channel="beta") == {"service": NEW}, "beta offers it")
             run(*agent, "once")
             assert visitor.once() == OLD
             run("repotool", "promote", NEW, "--tree", tree, "--to", "stable", "--yes")
-            server.wait_until_offered("service", NEW, channel="stable")
+            wait_until(lambda: server.offered() == {"service": NEW}, "stable offers it")
             run(*agent, "once")
             visitor.wait_for(NEW)
         finally:
