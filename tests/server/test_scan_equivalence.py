@@ -207,8 +207,8 @@ def test_a_look_that_a_new_folder_cuts_short_forgets_nothing(tree: Tree) -> None
         path.unlink()
     (tree.root / "c" / "junk").touch()
     (tree.root / "folder").mkdir()
-    tree.add(NAMES[3])
-    changed = [f"c/{NAMES[0]}", "c/junk", NAMES[3], "folder"]
+    tree.add(NAMES[3], folder="c")
+    changed = [f"c/{NAMES[0]}", "c/junk", f"c/{NAMES[3]}", "folder"]
     assert comparable(scanner.update(changed, now)) == comparable(full(tree.root, None, now))
     assert len(scanner.full(now).catalogue) == 5
 
