@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PROC = Path("/proc")
-_STATE, _PGRP, _SESSION, _START_TICKS = 0, 2, 3, 19
+_STATE, _PARENT, _PGRP, _SESSION, _START_TICKS = 0, 1, 2, 3, 19
 """Fields of ``/proc/<pid>/stat`` behind the command's name (proc(5))."""
 
 
@@ -24,16 +24,25 @@ def start_ticks(pid: int) -> int | None:
     return None if fields is None or fields[_STATE] in {"Z", "X"} else int(fields[_START_TICKS])
 
 
-def members_of(leader: int, marker: bytes) -> list[int]:
-    """Return the live processes of a leader's group or session that carry ``marker`` in their environment."""
-    found = []
+def holders_of(marker: bytes, leader: int | None = None) -> list[int]:
+    """Return the live processes with ``marker`` in their environment, also those that left the session.
+
+    Never this process, nor those above it, except in the session of ``leader``: a component may have called us.
+    """
+    found, above = [], _ancestors()
     for pid in _pids():
         fields = _stat(pid)
-        if fields is None or fields[_STATE] in {"Z", "X"}:
+        if fields is None or fields[_STATE] in {"Z", "X"} or marker not in _environment(pid):
             continue
-        if leader in {int(fields[_PGRP]), int(fields[_SESSION])} and marker in _environment(pid):
+        if pid not in above or int(fields[_SESSION]) == leader:
             found.append(pid)
     return found
+
+
+def group_of(pid: int) -> int | None:
+    """Return a process's group, ``None`` if it is gone."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[_PGRP])
 
 
 def leader_with(marker: bytes) -> int | None:
@@ -78,6 +87,15 @@ def _pids() -> Iterator[int]:
     own = os.getpid()
     names = (entry.name for entry in _PROC.iterdir())
     return (int(name) for name in names if name.isdigit() and int(name) != own)
+
+
+def _ancestors() -> set[int]:
+    above, pid = set[int](), os.getppid()
+    while pid > 0 and pid not in above:
+        above.add(pid)
+        fields = _stat(pid)
+        pid = 0 if fields is None else int(fields[_PARENT])
+    return above
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -3,7 +3,7 @@
 ``run/<component>.json`` is written before the program is started, with a token that the program gets in its
 environment, and again with its pid and start time. So a program is found even if the agent died while starting it,
 and a process id that was given to somebody else is never touched. A component leads its own session; what it starts
-is stopped with it.
+is stopped with it, also what left that session: all of it carries the token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import BinaryIO
 from agent.codes import Code
 from agent.durable import replace_file
 from agent.errors import AgentError
-from agent.platform.proc import boot_id, leader_with, members_of, start_ticks, wait_gone
+from agent.platform.proc import boot_id, group_of, holders_of, leader_with, start_ticks, wait_gone
 from agent.platform.programs import open_private, resolve, tail
 from agent.platform.runfile import RunFile, read_run_file
 from agent.ports import Unit
@@ -50,11 +50,17 @@ class ProcessManager:
         self._folder = run_folder
         self._launch = launch
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._said_before: dict[str, int] = {}
+        """How long each log was when we started its program."""
 
     def start(self, unit: Unit) -> None:
         """Start the program detached, with its output in ``run/<component>.log``."""
         if self.running(unit):
             return
+        before = read_run_file(self._path(unit.component))
+        if before is not None:
+            # It died, and what it started may still hold its port. The file stays: it should run.
+            self._stop_rest(before, before.pid, time.monotonic() + unit.service.stop_timeout_seconds)
         token = self._launch.new_token()
         launched = RunFile(unit.component, token, boot_id())
         self._write(launched)
@@ -86,6 +92,7 @@ class ProcessManager:
         if pid is not None:
             ticks = start_ticks(pid)
             _signal_group(pid, signal.SIGTERM)
+            self._ask_strays(state, pid)
             if ticks is not None and not wait_gone(pid, ticks, unit.service.stop_timeout_seconds):
                 _signal_group(pid, signal.SIGKILL)
                 if not wait_gone(pid, ticks, FORCE_SECONDS):
@@ -94,7 +101,7 @@ class ProcessManager:
                         f"{unit.component}: process {pid} is still there {FORCE_SECONDS:.0f} s after SIGKILL; "
                         "it hangs in the kernel, see its state with ps",
                     )
-        self._stop_rest(state, pid, deadline)
+        self._stop_rest(state, pid or state.pid, deadline)
         self._reap()
         self._path(unit.component).unlink(missing_ok=True)
 
@@ -109,8 +116,8 @@ class ProcessManager:
         return read_run_file(self._path(component)) is not None
 
     def last_output(self, component: str) -> str:
-        """Return the end of its log."""
-        return tail(self._log_path(component))
+        """Return the end of its log; not what was said before the launch that is ours."""
+        return tail(self._log_path(component), self._said_before.get(component, 0))
 
     def _alive(self, state: RunFile) -> int | None:
         """Return the process id of a launch if that very process is alive."""
@@ -122,14 +129,22 @@ class ProcessManager:
         return state.pid if state.ticks is not None and start_ticks(state.pid) == state.ticks else None
 
     def _stop_rest(self, state: RunFile, leader: int | None, deadline: float) -> None:
-        """End what the program started and left behind; it got the SIGTERM of the group as well."""
-        pid = leader or state.pid
-        if pid is None or state.boot != boot_id():
+        """End what the program started and left behind."""
+        if state.boot != boot_id():
             return
+        if leader is None or self._alive(state) is None:
+            self._ask_strays(state, None)
         # Again, for one that was just listed may have started another.
-        while members := members_of(pid, _marker(state)):
+        while members := holders_of(_marker(state), leader):
             for member in members:
                 self._end(state.component, member, deadline)
+
+    def _ask_strays(self, state: RunFile, leader: int | None) -> None:
+        """SIGTERM to what is in no group that was asked."""
+        for member in holders_of(_marker(state), leader):
+            if leader is None or group_of(member) != leader:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGTERM)
 
     def _end(self, component: str, member: int, deadline: float) -> None:
         ticks = start_ticks(member)
@@ -148,7 +163,9 @@ class ProcessManager:
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_size > MAX_LOG_BYTES:
                 path.replace(path.with_suffix(".log.1"))
-        return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+        log = os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+        self._said_before[component] = os.fstat(log.fileno()).st_size
+        return log
 
     def _write(self, state: RunFile) -> None:
         replace_file(self._path(state.component), json.dumps(state.to_json()).encode())

@@ -57,11 +57,11 @@ def resolve(command: Sequence[str], folder: Path) -> list[str]:
     return [str(own) if own.exists() else command[0], *command[1:]]
 
 
-def tail(path: Path) -> str:
-    """Return the end of a file, "" if it is not there."""
+def tail(path: Path, start: int = 0) -> str:
+    """Return the end of a file from ``start`` on, "" if it is not there."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            file.seek(max(start, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
     except FileNotFoundError:
         return ""

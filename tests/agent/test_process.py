@@ -16,7 +16,7 @@ from support.endpoints import wait_until
 
 from agent.codes import Code
 from agent.errors import AgentError
-from agent.platform.proc import boot_id, members_of, start_ticks
+from agent.platform.proc import boot_id, holders_of, start_ticks
 from agent.platform.process import Launch, ProcessManager
 from agent.platform.programs import LocalPrograms
 from agent.ports import Unit
@@ -114,11 +114,68 @@ def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
     unit = make(tmp_path, program, timeout=0.5)
     manager = fresh(tmp_path)
     manager.start(unit)
-    session, token = run_file(tmp_path)["pid"], run_file(tmp_path)["token"]
+    token = run_file(tmp_path)["token"]
     wait_until((tmp_path / "up").exists, "the child runs")
     manager.stop(unit)
-    assert isinstance(session, int)
-    assert members_of(session, f"COMMANDIT_LAUNCH={token}".encode()) == []
+    assert holders_of(f"COMMANDIT_LAUNCH={token}".encode()) == []
+
+
+LEAVES = """\
+#!{python} -IS
+import os, pathlib, time
+if os.fork() == 0:
+    os.setsid()
+    pathlib.Path("stray.tmp").write_text(str(os.getpid()))
+    os.rename("stray.tmp", "stray")
+    time.sleep(60)
+{then}
+"""
+
+
+@pytest.mark.parametrize("then", ["time.sleep(60)", "os._exit(0)"])
+def test_what_left_the_session_is_stopped_as_well(tmp_path: Path, then: str) -> None:
+    """A helper, or a program that makes itself a daemon: it would hold the port that the next version needs."""
+    unit = make(tmp_path, LEAVES.format(python=sys.executable, then=then))
+    manager = fresh(tmp_path)
+    manager.start(unit)
+    wait_until((tmp_path / "stray").exists, "the helper runs")
+    manager.stop(unit)
+    assert start_ticks(int((tmp_path / "stray").read_text())) is None
+
+
+def test_what_a_killed_program_left_ends_before_it_is_started_again(tmp_path: Path) -> None:
+    """Else the second launch fails where the first one's helper sits, and no later stop would find that helper."""
+    unit = make(tmp_path, LEAVES.format(python=sys.executable, then="time.sleep(60)"))
+    manager = fresh(tmp_path)
+    manager.start(unit)
+    wait_until((tmp_path / "stray").exists, "the helper runs")
+    stray = int((tmp_path / "stray").read_text())
+    pid = run_file(tmp_path)["pid"]
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not manager.running(unit), "the program is dead")
+    manager.start(unit)
+    assert start_ticks(stray) is None
+    manager.stop(unit)
+
+
+def test_a_program_that_called_us_is_not_taken_for_a_stray(tmp_path: Path) -> None:
+    """Stopping a component from a command that it started must not kill what waits for that command's end."""
+    marker = {"COMMANDIT_LAUNCH": "mine"}
+    code = "from agent.platform.proc import holders_of; print(holders_of(b'COMMANDIT_LAUNCH=mine'))"
+    command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"]
+    called = subprocess.run(command, env=marker, capture_output=True, text=True, check=True)
+    assert called.stdout == "[]\n"
+
+
+def test_what_an_earlier_launch_said_is_not_said_of_this_one(tmp_path: Path) -> None:
+    manager = fresh(tmp_path)
+    for word in ("first", "second"):
+        unit = make(tmp_path, f"#!/bin/sh\necho {word}; exec sleep 60\n")
+        manager.start(unit)
+        wait_until(lambda word=word: word in manager.last_output("service"), "it spoke")
+        manager.stop(unit)
+    assert manager.last_output("service") == "second"
 
 
 def test_a_program_gets_nothing_of_the_agents_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
