@@ -100,7 +100,7 @@ class Listener:
                 # What changed before the system began to tell us was told to nobody.
                 listening = True
                 self.heard(None)
-            elif changes:
+            if changes:
                 self.heard({path.removeprefix(prefix).replace(os.sep, "/") for _, path in changes})
             if _identity(self.root) != root:
                 _log.warning("%s is another folder now; watching that one", self.root)

@@ -64,6 +64,7 @@ class Watcher:
         self._guard = threading.Lock()
         self._paths: set[str] = set()
         self._everything = False
+        self._paths_were_first = False
         self._wake: Callable[[], object] | None = None
         self._next_full = 0.0
         self._pause = 1.0
@@ -107,13 +108,22 @@ class Watcher:
             wake()
 
     def _take(self) -> tuple[set[str], bool]:
+        """Return what to look at: paths that were told, or everything.
+
+        If both are due, the paths come first, for somebody waits for them, and then everything, whatever is told.
+        """
         with self._guard:
-            paths, everything = self._paths, self._everything
-            self._paths, self._everything = set(), False
-        return paths, everything or monotonic() >= self._next_full
+            paths, self._paths = self._paths, set()
+            everything = self._everything or monotonic() >= self._next_full
+            first = everything and bool(paths) and self._live.ready and not self._paths_were_first
+            self._everything = first
+            self._paths_were_first = first
+        return paths, everything and not first
 
     async def _rest(self, woken: asyncio.Event) -> None:
         """Wait until there is something to do: a change, a full scan, or a file that may have come to rest."""
+        if self._everything:
+            return
         wait = max(0.0, self._next_full - monotonic())
         look = self._scanner.next_look_seconds
         if look is not None:
