@@ -16,8 +16,10 @@ and raises ``RuntimeError``, never one of these.
 from __future__ import annotations
 
 import errno
+import os
 
 from agent.codes import Code
+from repo_server.core.names import printable
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -64,6 +66,9 @@ class LocalFailure(AgentError):
 def local_failure(error: OSError, doing: str) -> LocalFailure:
     """Wrap what the disk said; ``doing`` completes the sentence "cannot …"."""
     reason = error.strerror or str(error)
+    where = error.filename
+    if isinstance(where, str | bytes | os.PathLike) and (shown := printable(os.fsdecode(where))) not in doing:
+        reason = f"{reason} ({shown:.300})"
     if error.errno in _FULL:
         return LocalFailure(Code.DISK_FULL, f"cannot {doing}: {reason}; free some space, then try again")
     if error.errno in _FORBIDDEN:

@@ -13,6 +13,8 @@ from repo_server.core.version import Version
 from repo_server.core.wire import UpdateRecord, UpdateStatus
 
 MAX_MESSAGE = 4000
+_THE_MACHINES = frozenset({Code.PERMISSION, Code.IO})
+"""Before a component was touched, this disk's fault and no release's. After that, trying again costs a stop."""
 
 
 def final_records(entry: Entry, now: datetime) -> tuple[UpdateRecord, ...]:
@@ -46,7 +48,8 @@ def judged(quarantine: Quarantine, entry: Entry) -> Quarantine:
         # Counted before it started, if it came that far: a release that takes the machine down is not excused.
         return quarantine
     code = entry.failure.code
-    guilty = tuple(item for item in items if item.component == entry.failure.component and not code.is_transient)
+    excused = code.is_transient or (code in _THE_MACHINES and not entry.went_back)
+    guilty = tuple(item for item in items if item.component == entry.failure.component and not excused)
     quarantine = quarantine.excusing(tuple(item for item in items if item not in guilty), attempt)
     return quarantine.counting(guilty, attempt, code)
 

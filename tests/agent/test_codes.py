@@ -57,3 +57,10 @@ def test_what_says_nothing_about_a_release_is_transient() -> None:
 def test_what_the_disk_says_has_a_code(number: int, code: Code) -> None:
     """EH-CLI-003."""
     assert local_failure(OSError(number, "no"), "write x").code is code
+
+
+def test_what_the_disk_refuses_is_named() -> None:
+    """``cannot clean up beside X`` alone leaves a person searching for the one file that is in the way."""
+    message = local_failure(OSError(errno.EPERM, "no", "/x/data/locked\x1b"), "clean up beside /x").message
+    assert "/x/data/locked\\x1b" in message
+    assert local_failure(OSError(errno.EPERM, "no", "/x"), "write /x").message.count("/x") == 1
