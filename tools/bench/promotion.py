@@ -1,7 +1,7 @@
 """From `.channel` rewritten to the new answer served, in a tree of 10,000 releases (design §9: p99 <= 100 ms).
 
 The sidecar is written by the same atomic rename that ``repotool promote`` uses; a client polls ``/v1/check`` until the
-answer changes. The baseline is the server's watcher debounce plus one check: what no work at all would take.
+answer changes. The first turns are not counted: the server has just started, and PostgreSQL with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from tools.bench.result import Result
 from tools.bench.trees import make_tree
 
 RELEASES = 10_000
-TURNS = 100
+TURNS = 200
+WARM_UP = 4
 BUDGET_MS = 100.0
 
 
@@ -34,7 +35,7 @@ def run(home: Path) -> list[Result]:
     with repo_server(tree, home) as url:
         client = Client(url)
         took = []
-        for turn in range(TURNS):
+        for turn in range(WARM_UP + TURNS):
             word, version = (("stable", f"1.{newest}.0"), ("alpha", None))[turn % 2]
             write_atomic(sidecar, f"{word}\n".encode())
             started = time.perf_counter()
@@ -43,9 +44,10 @@ def run(home: Path) -> list[Result]:
                     raise SystemExit("the promotion was not served within 30 s")
             took.append((time.perf_counter() - started) * 1000)
             time.sleep(0.05)
-    tail = statistics.quantiles(took, n=100)[98]
+    counted = took[WARM_UP:]
+    tail = statistics.quantiles(counted, n=100)[98]
     return [
-        Result("promotion to answer, median", statistics.median(took), BUDGET_MS, "ms", "100 ms", at_most=1.0),
+        Result("promotion to answer, median", statistics.median(counted), BUDGET_MS, "ms", "100 ms", at_most=1.0),
         Result("promotion to answer, p99", tail, BUDGET_MS, "ms", "100 ms", at_most=1.0),
     ]
 
