@@ -16,6 +16,7 @@ from repotool.errors import Usage
 
 _RAMP = re.compile(
     r"(?:(?P<start>\d+(?:\.\d+)?)%\.\.)?(?P<end>\d+(?:\.\d+)?)%(?:/(?P<count>\d+)(?P<unit>[smhdw]))?",
+    re.ASCII,
 )
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _MAX_SECONDS = 366 * 86400
