@@ -216,9 +216,10 @@ def _row(device_id: str, item: _CheckIn) -> _Row:
         request.os,
         request.arch,
         request.release_channel,
-        versions.get("service"),
-        versions.get("ui"),
-        versions.get("probe"),
+        # "" is a component that the device wants and has not: no version.
+        versions.get("service") or None,
+        versions.get("ui") or None,
+        versions.get("probe") or None,
         request.updater_version,
         request.components,
         attributes,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
 
 from repo_server.store.database import Connection, Database
 
@@ -23,6 +25,28 @@ FROM agent_update_status_log WHERE device_id = %(id)s::uuid ORDER BY attempt_tim
 """
 
 
+class _AnyTimestamptz(TimestamptzLoader):
+    """Gives an instant that Python's calendar does not have (year 0, infinity) as PostgreSQL's own text."""
+
+    def load(self, data: Any) -> Any:
+        """Return a ``datetime``, or text."""
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return bytes(data).decode()
+
+
+class _AnyTimestamp(TimestampLoader):
+    """The same for a column without time zone, as CommandIT's own table may have."""
+
+    def load(self, data: Any) -> Any:
+        """Return a ``datetime``, or text."""
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return bytes(data).decode()
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceReader:
     """Reads devices; every method raises ``DatabaseAway``."""
@@ -33,7 +57,7 @@ class DeviceReader:
         """Return devices by id, after one."""
 
         async def read(connection: Connection) -> list[dict[str, Any]]:
-            async with connection.cursor(row_factory=dict_row) as cursor:
+            async with _rows(connection) as cursor:
                 await cursor.execute(_PAGE, {"after": after, "limit": limit})
                 return await cursor.fetchall()
 
@@ -43,7 +67,7 @@ class DeviceReader:
         """Return a device with its last attempts, newest first."""
 
         async def read(connection: Connection) -> dict[str, Any] | None:
-            async with connection.cursor(row_factory=dict_row) as cursor:
+            async with _rows(connection) as cursor:
                 row = await (await cursor.execute(_ONE, {"id": device_id})).fetchone()
                 if row is not None:
                     await cursor.execute(_ATTEMPTS, {"id": device_id, "limit": LAST_ATTEMPTS})
@@ -51,3 +75,11 @@ class DeviceReader:
                 return row
 
         return await self.database.run(read)
+
+
+def _rows(connection: Connection) -> psycopg.AsyncCursor[dict[str, Any]]:
+    """Return a cursor that one odd instant, which any device may report, does not stop from reading the rest."""
+    cursor = connection.cursor(row_factory=dict_row)
+    cursor.adapters.register_loader("timestamptz", _AnyTimestamptz)
+    cursor.adapters.register_loader("timestamp", _AnyTimestamp)
+    return cursor

@@ -68,6 +68,36 @@ def test_a_check_in_becomes_a_device(server: RunningServer) -> None:
     assert row["attempts"] == []
 
 
+def test_a_component_that_is_not_installed_has_no_version(server: RunningServer) -> None:
+    """NULL, not an empty text: whoever counts versions would count a version ""."""
+    device_id = str(uuid.uuid4())
+    server.check(
+        device_id=device_id, components=[{"name": "service", "version": ""}, {"name": "ui", "version": "5.0.0"}]
+    )
+    assert seen(server, device_id, agent_ui_version="5.0.0")["agent_service_version"] is None
+
+
+def test_an_instant_that_no_calendar_has_does_not_hide_its_device(server: RunningServer) -> None:
+    """PostgreSQL stores year 0 and infinity, Python has neither: an endpoint whose clock is wrong is shown."""
+    device_id = str(uuid.uuid4())
+    record = {
+        "record_id": str(uuid.uuid4()), "component_name": "ui", "trigger_source": "x", "requested_version": "1.0.0",
+        "current_version": "0.9.0", "status": "success", "attempt_timestamp": "0001-01-01T00:00:00+14:00",
+    }  # fmt: skip
+    response = server.post("/v1/status", {"device_id": device_id, "records": [record]})
+    assert response.json()["accepted"] == [record["record_id"]]
+    query(
+        server.state,
+        "UPDATE devices SET last_agent_checkin = 'infinity' WHERE device_id = %s RETURNING device_id",
+        device_id,
+    )
+    response = server.get(f"/v1/devices/{device_id}")
+    assert response.status == 200
+    assert response.json()["last_agent_checkin"] == "infinity"
+    assert response.json()["attempts"][0]["attempt_timestamp"].endswith("BC")
+    assert server.get("/v1/devices?limit=1000").status == 200
+
+
 def test_what_a_check_in_does_not_say_stays_known(server: RunningServer) -> None:
     device_id = str(uuid.uuid4())
     server.check(device_id=device_id, site_id="berlin", attributes={"a": 1}, health={"status": "ok"})
