@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from repo_server.core import names
-from repo_server.core.model import Channel, Os
+from repo_server.core.model import Channel, FileState, Os
 from repo_server.core.names import EXTENSIONS, RESERVED_AT_ROOT, SidecarKind, TemporaryName, classify
 from repo_server.core.offer import Code
 from repo_server.core.package import HealthKind, ServiceKind, parse_package_toml
@@ -28,6 +28,7 @@ from repo_server.core.sidecars import (
     parse_sig,
 )
 from repo_server.core.statement import parse_statement
+from repotool import advice
 
 TESTS = Path(__file__).resolve().parent
 TEXT = (TESTS.parent / "repo_layout.md").read_text()
@@ -264,3 +265,19 @@ def test_the_numbers_are_the_codes() -> None:
     assert "sidecar size (64 KiB), depth (3)" in rules()["L6"]
     assert Limits().max_sidecar_bytes == MAX_BYTES == 64 * 1024
     assert f"at most {names.MAX_NAME_BYTES} bytes" in rules()["L9"]
+
+
+def test_the_problem_codes_are_those_that_repotool_advises_on() -> None:
+    """L8: one table for everybody; the codes of malformed sidecars follow the sidecars' names."""
+    table = TEXT.partition("<!-- problem codes -->")[2].partition("\n- **L")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.lstrip().startswith("| `")]
+    documented = {code: row[2].strip() for row in rows for code in re.findall(r"`([a-z0-9_]+)`", row[1])}
+    malformed = {f"malformed_{kind.removeprefix('.')}" for kind in SidecarKind}
+    assert set(documented) == set(advice.BY_CODE) | malformed
+    assert set(documented.values()) == set(FileState)
+
+
+def test_every_documented_problem_code_is_one_that_the_scanner_gives() -> None:
+    """L8."""
+    source = "".join(path.read_text() for path in (TESTS.parent / "repo_server").rglob("*.py"))
+    assert [code for code in advice.BY_CODE if f'"{code}"' not in source] == []

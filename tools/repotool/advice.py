@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from repo_server.core.model import FileState, Problem
 
-_BY_CODE = {
+BY_CODE = {
     "no_sha256": "run `repotool sign` on the file, or wait until .sha256 has arrived",
     "no_signature": "run `repotool sign` on the file, or wait until .sig has arrived",
     "arriving": "wait; the file is still being written",
-    "hashing": "wait; the file is being read",
     "no_release_file": "copy the release file beside the sidecar, or remove the sidecar",
     "unrecognised_name": "rename the file, or move it out of the tree",
     "unknown_component": "add the component to repo.toml, or rename the file",
@@ -32,12 +31,18 @@ _BY_CODE = {
     "no_root": "run `repotool init`, or copy metadata/ from the origin",
     "invalid_root": "bring back the root that was signed properly",
     "root_expired": "sign the next root with the root key",
+    "too_many_files": "raise limits.max_files in repo.toml, or move files out of the tree",
+    "unreadable_file": "give the server's user the right to read the file, or look at the disk",
+    "unreadable_folder": "give the server's user the right to read the folder, or look at the disk",
+    "tree_unreadable": "mount the disk, or give the server's user the right to read the tree",
+    "damaged_ledger": "remove the lines that the message names from .published",
+    "ledger_not_written": "let the server's user write the tree or the state folder, and look at the disk's space",
 }
 
 
 def what_to_do(problem: Problem) -> str:
     """Return the next step for a problem."""
-    known = _BY_CODE.get(problem.code)
+    known = BY_CODE.get(problem.code)
     if known is not None:
         return known
     if problem.code.startswith("malformed_"):
