@@ -49,6 +49,8 @@ class ScanOptions:
     """The digest cache is written at most this often, and when the scanner closes."""
     pinned_root: bytes | None = None
     """The root to trust instead of the lowest one in the tree (L22)."""
+    observer: bool = False
+    """Write nothing into the tree: no ledger (L7), and the operator's confirmation stays for the server (L26)."""
 
 
 class Scanner:
@@ -320,6 +322,8 @@ class Scanner:
         if not self._unrecorded:
             return
         self._ledger |= self._unrecorded
+        if self._options.observer:
+            return
         try:
             ledger.record(self._root, self._state, self._unrecorded)
         except (OSError, NotRegular) as error:
@@ -332,6 +336,8 @@ class Scanner:
 
     def _accept_removal(self, root: int) -> None:
         """Take the operator's confirmation once; where it cannot be removed it is remembered (L26)."""
+        if self._options.observer:
+            return
         try:
             marker = entry_at(root, MARKER)
         except OSError:

@@ -103,6 +103,17 @@ def test_explain_says_what_the_server_would(operator: Operator, tree: Tree) -> N
     operator.refused(2, *base, "--component", "ui=1.0.0", "--component", "ui")
 
 
+def test_looking_writes_nothing_into_the_tree(operator: Operator, tree: Tree) -> None:
+    """Neither the ledger (L7) nor anything else: whoever looks may be root, or may not be the one who publishes."""
+    tree.add(NAME)
+    (tree.root / MARKER).touch()
+    before = snapshot(tree.root), tree.root.stat().st_mtime_ns
+    for verb in ("ls", "doctor"):
+        operator.run(verb)
+    operator.run("explain", "--os", "linux", "--arch", "amd64")
+    assert (snapshot(tree.root), tree.root.stat().st_mtime_ns) == before
+
+
 def test_the_removal_is_confirmed_for_the_server_and_not_for_repotool_itself(operator: Operator, tree: Tree) -> None:
     """L26: repotool's own looks at the tree do not use the confirmation up."""
     tree.add(NAME)

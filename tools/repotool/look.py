@@ -27,20 +27,16 @@ class Eyes:
 
 
 def look(tree: Tree, eyes: Eyes, now: datetime) -> ScanResult:
-    """Scan a tree; hashes what changed since the last look (L25)."""
+    """Scan a tree and write nothing into it; hashes what changed since the last look (L25)."""
     # Most verbs need no scanner, and it is most of what would be loaded.
-    from repo_server.scan import Scanner
+    from repo_server.scan import Scanner, ScanOptions
 
-    accepted = (tree.root / MARKER).exists()
     with _state(eyes) as state:
-        scanner = Scanner(tree.root, state)
+        scanner = Scanner(tree.root, state, ScanOptions(observer=True))
         try:
             return scanner.full(now)
         finally:
             scanner.close()
-            # A scanner takes the confirmation away; it was meant for the server's.
-            if accepted and not (tree.root / MARKER).exists():
-                accept_removal(tree)
 
 
 def accept_removal(tree: Tree) -> None:
