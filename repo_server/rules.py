@@ -98,8 +98,11 @@ class RuleBook:
             data, _ = read_small(self.tree, name, MAX_BYTES)
             value = parse(data)
         except FileNotFoundError:
-            texts.pop(name, None)
-            return absent
+            if name != CONFIG or name not in texts:
+                texts.pop(name, None)
+                return absent
+            # Its floors must not go with it: whoever wants the defaults says so with an empty file.
+            why = f"{name} is gone; bring it back, or make an empty one if the defaults are meant"
         except PolicyInvalid as error:
             why = error.message
         except (OSError, TreeError) as error:

@@ -63,7 +63,7 @@ def test_an_emptied_tree_keeps_everything_though_its_root_of_trust_is_gone_too(t
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     result = scans.full()
     assert len(offered(result)) == 10
-    assert codes(result) == {"": "mass_removal no_root"}
+    assert codes(result) == {"": "mass_removal no_root", "repo.toml": "invalid_policy"}
 
 
 def test_a_tree_that_is_away_keeps_everything_and_comes_back_by_itself(tree: Tree, scans: Scans) -> None:

@@ -88,6 +88,25 @@ def test_the_last_good_file_is_remembered_over_a_restart(tree: Tree, tmp_path: P
     assert NAME in offered(result)
 
 
+def test_floors_stay_when_repo_toml_goes(tree: Tree, tmp_path: Path) -> None:
+    """L30: an editor that saves by renaming, or a copy that is cut short, is no decision; an empty file is one."""
+    path = tree.root / "repo.toml"
+    path.write_text('[floors]\nservice = "9.0.0"\n')
+    scans = Scans(tree.root, tmp_path / "state")
+    scans.full()
+    path.unlink()
+    result = scans.update("repo.toml")
+    assert codes(result) == {"repo.toml": "invalid_policy"}
+    assert result.catalogue.config.floors == {"service": Version("9.0.0")}
+    scans.scanner.close()
+    assert full(tree.root, tmp_path / "state").catalogue.config.floors == {"service": Version("9.0.0")}
+    path.write_text("rubbish")
+    assert full(tree.root, tmp_path / "state").catalogue.config.floors == {"service": Version("9.0.0")}
+    path.write_text("")
+    result = full(tree.root, tmp_path / "state")
+    assert (codes(result), result.catalogue.config.floors) == ({}, {})
+
+
 def test_an_operators_file_is_not_read_through_a_link(tree: Tree, tmp_path: Path) -> None:
     """L29."""
     (tmp_path / "outside.toml").write_text("")

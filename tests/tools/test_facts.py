@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,22 @@ def test_explain_says_what_the_server_would(operator: Operator, tree: Tree) -> N
     assert {item["component"] for item in facts["offers"]} == {"service", "ui"}
     assert "UUID" in operator.refused(1, *base, "--device-id", "x")
     operator.refused(2, *base, "--component", "ui=1.0.0", "--component", "ui")
+
+
+@pytest.mark.parametrize("kind", ["malformed", "link", "fifo"])
+def test_doctor_shows_broken_settings_beside_everything_else(operator: Operator, tree: Tree, kind: str) -> None:
+    """L30: one bad file never hides another."""
+    path = tree.root / "repo.toml"
+    path.unlink(missing_ok=True)
+    if kind == "malformed":
+        path.write_text("x =")
+    elif kind == "link":
+        path.symlink_to("elsewhere")
+    else:
+        os.mkfifo(path)
+    (tree.root / "notes.txt").write_text("hello")
+    found = {item["path"]: item["code"] for item in failing(operator, "doctor")["problems"]}
+    assert found == {"repo.toml": "invalid_policy", "notes.txt": "unrecognised_name"}
 
 
 def test_looking_writes_nothing_into_the_tree(operator: Operator, tree: Tree) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from repo_server import roots, treeio
+from repo_server.core.errors import PolicyInvalid
 from repo_server.core.keys import ReleaseKeys
 from repo_server.core.policy import TreeConfig, parse_repo_toml
 from repotool.errors import ToolError
@@ -44,6 +45,14 @@ def open_tree(root: Path) -> Tree:
             ) from None
         return Tree(root, TreeConfig())
     return Tree(root, parse_repo_toml(data))
+
+
+def open_to_look(root: Path) -> Tree:
+    """Open a tree like ``open_tree``, also with broken settings: a look at it says so among the rest (L30)."""
+    try:
+        return open_tree(root)
+    except (PolicyInvalid, treeio.TreeError, PermissionError):
+        return Tree(root, TreeConfig())
 
 
 def tree_keys(tree: Tree, now: datetime) -> ReleaseKeys:

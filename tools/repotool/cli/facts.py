@@ -23,7 +23,7 @@ from repotool.look import Eyes, accept_removal, look, since
 from repotool.ramp import describe
 from repotool.sentences import count
 from repotool.tables import Table, size
-from repotool.tree import Tree
+from repotool.tree import Tree, open_to_look
 
 state_option = click.option(
     "--state",
@@ -139,7 +139,7 @@ def doctor(
     dry_run: bool,
 ) -> None:
     """Show every file that is not offered, why, and what to do. Exit code 1 if there is any."""
-    opened = options.the_tree(tree)
+    opened = options.the_tree(tree, open_to_look)
     if accept:
         if not dry_run:
             with treeio.tree_lock(opened.root):

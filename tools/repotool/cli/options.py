@@ -70,11 +70,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def the_tree(path: Path | None) -> Tree:
+def the_tree(path: Path | None, opening: Callable[[Path], Tree] = open_tree) -> Tree:
     """Open the tree that the options name; raise ``Usage`` if they name none."""
     if path is None:
         raise Usage("which tree? say --tree DIR, or set REPOTOOL_TREE")
-    return open_tree(path)
+    return opening(path)
 
 
 def terminal() -> bool:
