@@ -157,7 +157,11 @@ class Downloader:
                 yield url
 
     def _candidates(self, update: Update) -> Iterator[str]:
-        parts = urlsplit(update.url)
+        try:
+            parts = urlsplit(update.url)
+        except ValueError:
+            # "http://[x": the mirrors have the file all the same.
+            parts = urlsplit("")
         if parts.scheme:
             yield update.url
         # Behind a proxy a server may not know its own name; its path is right all the same.

@@ -163,7 +163,10 @@ class Transport:
             )
 
     def _followed(self, method: str, url: str, status: int, target: str) -> str:
-        absolute = urljoin(url, target)
+        try:
+            absolute = urljoin(url, target)
+        except ValueError:
+            absolute = target  # "http://[::1" leads nowhere; no configured host, then
         if not self.reaches(absolute):
             raise NetworkFailure(
                 Code.REDIRECT_REFUSED,

@@ -212,6 +212,7 @@ HOSTILE: dict[str, tuple[Callable[[Request, Reply], None], Code]] = {
     "redirects elsewhere": (answering(307, b"", location="http://192.0.2.1/"), Code.REDIRECT_REFUSED),
     "redirects to another port": (answering(307, b"", location="http://127.0.0.1:1/"), Code.REDIRECT_REFUSED),
     "redirects to a file": (answering(307, b"", location="file:///etc/passwd"), Code.REDIRECT_REFUSED),
+    "redirects to garbage": (answering(307, b"", location="http://[::1"), Code.REDIRECT_REFUSED),
     "redirects a POST to a GET": (answering(302, b"", location="/other"), Code.REDIRECT_REFUSED),
     "redirects for ever": (answering(307, b"", location="/v1/check"), Code.REDIRECT_REFUSED),
 }

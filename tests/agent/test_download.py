@@ -339,6 +339,12 @@ def _with(**changes: Any) -> Update:
     return Update(**{**fields, **changes})
 
 
+def test_a_url_that_is_none_leaves_the_mirrors(mirror: ScriptedServer, server: ScriptedServer, into: Path) -> None:
+    update = _with(url="http://[bad")
+    assert failure(downloader(server.url), into, update).code is Code.NO_SOURCE
+    check_fetched(downloader(server.url, mirrors=(mirror.url,)).fetch(update, into), into)
+
+
 def test_an_offer_without_a_source_says_so(into: Path, server: ScriptedServer) -> None:
     error = failure(downloader(server.url), into, _with(url="https://elsewhere.example"))
     assert error.code is Code.NO_SOURCE
