@@ -212,7 +212,7 @@ def recover_(paths: Paths) -> int:
             if result.code.is_critical:
                 _fail(result.code, result.message or "")
     for failure in recovered.not_running:
-        click.echo(f"{failure.code.name}: {failure.message}", err=True)
+        _say(f"{failure.code.name}: {failure.message}", err=True)
     return EXIT_FAILED if recovered.not_running else EXIT_DONE
 
 
@@ -249,7 +249,8 @@ def status(paths: Paths, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(loaded.status.to_json(), indent=2))
     else:
-        click.echo("\n".join(_in_words(loaded.status)))
+        for line in _in_words(loaded.status):
+            _say(line)
     return EXIT_DONE
 
 
@@ -257,13 +258,21 @@ def _in_words(state: Status) -> list[str]:
     installed = ", ".join(f"{one.name} {one.version}" for one in state.installed_components) or "nothing"
     lines = [f"Installed: {installed} (channel {state.assigned_channel or 'not known yet'})"]
     if state.last_error_code is Code.OK:
-        lines.append(f"Last: {state.last_operation_status}, checked {state.last_check_time or 'never'}")
+        said = state.last_operation_status if state.installed_components else "nothing to install"
+        said = "none" if state.last_check_time is None else said
+        lines.append(f"Last: {said}, checked {_at(state.last_check_time) or 'never'}")
+        lines += [] if state.last_error_message is None else [f"Not installed: {state.last_error_message}"]
     else:
         why = f"{state.last_error_code.name}: {state.last_error_message}. {state.last_error_code.action}"
         lines.append(f"Last: {state.last_operation_status}, {why}")
     skipped = "".join(f"; {one.name} {one.version} is skipped" for one in state.quarantined)
-    lines.append(f"Next: check at {state.next_check_time or 'the next start'}{skipped}")
+    lines.append(f"Next: check at {_at(state.next_check_time) or 'the next start'}{skipped}")
     return lines
+
+
+def _at(moment: datetime | None) -> str | None:
+    """Return a time as this machine's clocks show it, with its zone."""
+    return None if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z}"
 
 
 def _locked_cycle(paths: Paths, flags: Mapping[str, Any], trigger: str, *, retry: bool = False) -> int:
@@ -324,23 +333,29 @@ def _must_own(paths: Paths) -> None:
 
 def _tell(result: Result) -> int:
     for note in result.notes:
-        click.echo(f"Not installed: {note}")
+        _say(f"Not installed: {note}")
     if result.installed:
         click.echo(f"Installed: {', '.join(result.installed)}")
     if result.code is not Code.OK:
-        click.echo(f"{result.status} {result.code.name} ({result.code.value}): {result.message}", err=True)
+        _say(f"{result.status} {result.code.name} ({result.code.value}): {result.message}", err=True)
         click.echo(f"What to do: {result.code.action}", err=True)
     elif result.status is OperationStatus.UP_TO_DATE:
-        click.echo("Up to date.")
+        click.echo("Nothing else to do." if result.notes else "Up to date.")
     return result.exit_code
 
 
 def _tell_failures(failures: tuple[AgentError, ...]) -> int:
     for failure in failures:
-        click.echo(f"{failure.code.name}: {failure.message}", err=True)
+        _say(f"{failure.code.name}: {failure.message}", err=True)
     return EXIT_FAILED if failures else EXIT_DONE
 
 
+def _say(text: str, *, err: bool = False) -> None:
+    """Print one line: what a server or a program said must not move the terminal's cursor or look like our words."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    click.echo(shown, err=err)
+
+
 def _fail(code: Code, message: str) -> NoReturn:
-    click.echo(f"{code.name} ({code.value}): {message}", err=True)
+    _say(f"{code.name} ({code.value}): {message}", err=True)
     sys.exit(code.exit_code)

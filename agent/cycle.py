@@ -84,7 +84,7 @@ class Cycle:
         result = self._carry_out(plan, trust, requested) if plan.updates else Result(OperationStatus.UP_TO_DATE)
         self._send_reports()
         result = with_stopped(with_skipped(result, plan.skipped), recovered.not_running)
-        return self._annotated(result, response)
+        return self._annotated(result, response, requested)
 
     def _request(self, manifest: Manifest) -> CheckRequest:
         config, world = self._endpoint.config, self._endpoint.world
@@ -174,8 +174,9 @@ class Cycle:
         if drained.failure is not None:
             endpoint.log.warning(drained.failure.message, code=drained.failure.code, left=drained.left)
 
-    def _annotated(self, result: Result, response: CheckResponse) -> Result:
-        return replace(result, notes=notes(response.reasons, self._manifest().components))
+    def _annotated(self, result: Result, response: CheckResponse, requested: frozenset[str]) -> Result:
+        reasons = {reason.name: reason for reason in response.reasons if reason.name in requested}
+        return replace(result, notes=notes(reasons.values(), self._manifest().components))
 
     def _manifest(self) -> Manifest:
         loaded = load_manifest(self._endpoint.paths.manifest)

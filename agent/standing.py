@@ -16,6 +16,7 @@ from agent.status import ComponentVersion, OperationStatus, Quarantined, Status,
 from repo_server.core.wire import CheckResponse
 
 SCHEDULE = "schedule.json"
+MOST_NOTES = 2000
 
 
 class Standing:
@@ -50,6 +51,9 @@ class Standing:
         """Note how it ended. A component that waits for a person stays the headline until it is repaired."""
         quarantine, _ = load_quarantine(self._paths.state / ATTEMPTS)
         status, code, message = result.status, result.code, result.message
+        if code is Code.OK and result.notes:
+            # Status `up_to_date` alone would hide that something wanted is not there (promise 3).
+            message = "; ".join(result.notes)[:MOST_NOTES]
         if quarantine.held:
             held = quarantine.held[0]
             status, code = OperationStatus.CRITICAL, Code.ROLLBACK_FAILED

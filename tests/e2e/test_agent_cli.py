@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,17 @@ def test_what_is_wanted_and_not_offered_is_said(repository: Repository, endpoint
     endpoint.install(repository, "service", "probe")
     assert "probe" in endpoint.run("checknow").stdout
     assert "no_release_for_platform" in endpoint.run("checknow").stdout
+
+
+def test_nothing_installed_is_not_merely_up_to_date(repository: Repository, endpoint: Endpoint) -> None:
+    """Promise 3; times are for people."""
+    endpoint.install(repository, "probe")
+    assert "Up to date" not in endpoint.once().stdout
+    said = endpoint.run("status").stdout
+    assert "no_release_for_platform" in said
+    assert "Last: nothing to install, checked " in said
+    assert re.search(r"check at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", said)
+    assert "no_release_for_platform" in json.loads(endpoint.run("status", "--json").stdout)["last_error_message"]
 
 
 def test_installing_again_keeps_the_device_and_changes_what_is_given(
