@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repo_server.core.model import COMPONENT_PATTERN, Arch, Os
-from repo_server.treeio import FileIdentity, NotRegular, open_beneath, sync_folder
+from repo_server.treeio import FileIdentity, NotRegular, open_beneath, open_or_create, sync_folder
 
 NAME = ".published"
 STATE_NAME = "published"
@@ -148,10 +148,10 @@ def _append(folder: Path, name: str, entries: Mapping[str, str]) -> None:
 
 
 def _open(path: Path) -> int:
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     message = f"{path} is not a regular file; the ledger of published releases belongs there"
     try:
-        descriptor = os.open(path, flags, 0o644)
+        descriptor = open_or_create(path, flags, 0o644)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
             raise NotRegular(message) from error

@@ -16,14 +16,16 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 LOCK_NAME = ".lock"
 TEMPORARY_PREFIX = ".tmp-"
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}")
 _SECOND = 10**9
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -114,12 +116,48 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fchmod(descriptor, mode)
+            give_to_owner(descriptor, path.parent)
             _move_on(descriptor, path)
             os.fsync(descriptor)
         publish(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def give_to_owner(descriptor: int, folder: Path) -> None:
+    """Give a file or folder that root has just made to whoever owns the folder it is in; for others do nothing.
+
+    Else a server without privileges could not go on with what an operator began as root. The descriptor must be of
+    something new: given away by its name, a link put there by the folder's owner would be followed.
+    """
+    if os.geteuid() != 0:
+        return
+    owner = folder.stat()
+    with contextlib.suppress(PermissionError):  # a file server that does not trust root
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def open_or_create(path: Path, flags: int, mode: int) -> int:
+    """Open a file; one that is not there is made, and belongs to its folder's owner (see ``give_to_owner``)."""
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        return os.open(path, flags | os.O_CREAT, mode)
+    try:
+        give_to_owner(descriptor, path.parent)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
+    """Remove what killed writers left in folders of a tree; only under its lock, when nobody else can be writing."""
+    for folder in folders:
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink(missing_ok=True)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -151,7 +189,7 @@ def sync_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def tree_lock(root: Path) -> Iterator[None]:
     """Hold the tree's exclusive lock; raise ``Busy`` at once when another operation has it (L17)."""
-    descriptor = os.open(root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    descriptor = open_or_create(root / LOCK_NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,6 +27,7 @@ from repo_server.treeio import (
     publish,
     read_small,
     remove,
+    remove_leftovers,
     sync_folder,
     temporary_beside,
     tree_lock,
@@ -490,3 +491,40 @@ def test_the_lock_is_not_taken_through_a_link(tree: Path, tmp_path: Path) -> Non
     with pytest.raises(OSError, match="symbolic links"), tree_lock(tree):
         pytest.fail("locked something outside the tree")
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_the_owner_of_its_folder(tree: Path) -> None:
+    """L17, L18: the server is another user, and must be able to lock and to write on."""
+    os.chown(tree, 1234, 2345)
+    with tree_lock(tree):
+        write_atomic(tree / "repo.toml", b"")
+    assert [(tree / name).stat().st_uid for name in (LOCK_NAME, "repo.toml")] == [1234, 1234]
+    assert (tree / LOCK_NAME).stat().st_gid == 2345
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_gives_nothing_away_that_was_there_before(tree: Path, tmp_path: Path) -> None:
+    """The folder's owner could have put a hard link there."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"")
+    os.chown(tree, 1234, 2345)
+    (tree / LOCK_NAME).hardlink_to(secret)
+    with tree_lock(tree):
+        assert secret.stat().st_uid == 0
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tree: Path) -> None:
+    """L18."""
+    leftover = temporary_beside(tree / "x")
+    leftover.write_bytes(b"half")
+    others = [tree / name for name in (".tmp-mine", ".tmp-0123456789ABCDEF", "tmp-0123456789abcdef")]
+    for path in others:
+        path.write_bytes(b"")
+    temporary_beside(tree / "x").mkdir()
+    linked = temporary_beside(tree / "x")
+    linked.symlink_to(others[0])
+    remove_leftovers([tree, tree / "not there"])
+    assert not leftover.exists()
+    assert linked.is_symlink()
+    assert all(path.exists() for path in others)

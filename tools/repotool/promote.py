@@ -133,6 +133,7 @@ def execute_promote(tree: Tree, steps: Sequence[PromoteStep]) -> None:
     """Rewrite the sidecars, under the tree's lock that the caller holds; raise ``PartlyDone`` if some are done."""
     todo = [step for step in steps if step.changes]
     done, failures = 0, []
+    treeio.remove_leftovers({(tree.root / step.candidate.file.path).parent for step in todo})
     with ThreadPoolExecutor(_WRITERS) as pool:
         for future in [pool.submit(_execute_one, tree, step) for step in todo]:
             try:

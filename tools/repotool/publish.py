@@ -40,6 +40,7 @@ def _execute_one(tree: Tree, step: PublishStep, progress: Progress) -> None:
     if step.action is PublishAction.PUBLISH:
         _make_folders(tree.root, target.parent)
         _copy(step, target, progress)
+    treeio.remove_leftovers([target.parent])
     for kind, data in step.sidecars:
         if read_sidecar(target, kind) != data:
             treeio.write_atomic(target.with_name(f"{target.name}{kind}"), data)
@@ -51,6 +52,11 @@ def _make_folders(root: Path, folder: Path) -> None:
     for path in reversed([folder, *folder.parents]):
         if path != root and path.is_relative_to(root) and not path.is_dir():
             path.mkdir()
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                treeio.give_to_owner(descriptor, path.parent)
+            finally:
+                os.close(descriptor)
             treeio.sync_folder(path.parent)
 
 
@@ -78,6 +84,7 @@ def _write_copy(step: PublishStep, temporary: Path, progress: Progress) -> None:
                 progress(len(chunk))
             writer.flush()
             os.fchmod(descriptor, 0o644)
+            treeio.give_to_owner(descriptor, temporary.parent)
             os.fsync(descriptor)
     if hasher.hexdigest() != step.digest.sha256:
         raise ToolError(f"{step.source} changed while it was copied; publish it again when nothing writes to it")

@@ -84,6 +84,7 @@ def as_if_blocked(catalogue: Catalogue, recalled: Collection[ReleaseId], reason:
 def execute_recall(tree: Tree, steps: Sequence[RecallStep]) -> None:
     """Write or remove the sidecars, under the tree's lock that the caller holds; raise ``PartlyDone``."""
     todo = [step for step in steps if step.action is not RecallAction.NOTHING]
+    treeio.remove_leftovers({(tree.root / step.file.path).parent for step in todo})
     for number, step in enumerate(todo):
         path = tree.root / step.file.sidecar(SidecarKind.BLOCKED)
         try:
