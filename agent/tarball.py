@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from agent.entries import PIECE, Entry, Kind, Member, bomb, damaged, forbidden
-from repo_server.core.entrynames import ArchiveLimits
+from repo_server.core.entrynames import PAX_IGNORED, PAX_IGNORED_FAMILIES, ArchiveLimits
 
 MAGIC = b"\x1f\x8b"
 
@@ -35,8 +35,6 @@ _NAMED_KINDS = {
     b"g": "a global header",
 }
 _PAX_RECORD = re.compile(rb"([1-9][0-9]{0,5}) ([^=\x00]{1,100})=")
-_PAX_IGNORED = frozenset({"mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "comment"})
-_PAX_IGNORED_FAMILIES = ("SCHILY.xattr.", "LIBARCHIVE.xattr.", "LIBARCHIVE.creationtime")
 
 
 def members(file: BinaryIO, archive_bytes: int, limits: ArchiveLimits) -> Iterator[Member]:
@@ -209,7 +207,7 @@ def _pax_path(data: bytes) -> str:
         records[key] = data[match.end() : end - 1]
         at = end
     for key in records:
-        if key != "path" and key not in _PAX_IGNORED and not key.startswith(_PAX_IGNORED_FAMILIES):
+        if key != "path" and key not in PAX_IGNORED and not key.startswith(PAX_IGNORED_FAMILIES):
             raise damaged(f"has the pax field {key!r:.80}, which a package may not have")
     path = _decoded(records.get("path", b""))
     if "path" in records and not path:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from repo_server.core.model import Os
 
 MAX_PART_BYTES = 255
+PAX_IGNORED = frozenset({"mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "comment"})
+"""Fields of a tar's pax headers that a package may have beside ``path``, because nothing depends on them."""
+PAX_IGNORED_FAMILIES = ("SCHILY.xattr.", "LIBARCHIVE.xattr.", "LIBARCHIVE.creationtime")
 
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?: *\..*)?", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import gzip
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,6 +24,13 @@ _LEVEL = 9
 _UNIX = 3
 _FOLDER_BIT = 0x10
 _ZIP64_FROM = 2**31 - 1
+
+
+UNREADABLE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, RuntimeError,
+    struct.error,
+)  # fmt: skip
+"""What the readers of the standard library raise for what they cannot read."""
 
 
 class ArchiveFormat(enum.StrEnum):
@@ -44,7 +52,7 @@ def read_manifest(path: Path) -> PackageManifest:
     """Return what an archive says of itself; raise ``ToolError`` or ``PackageInvalid`` (L40)."""
     try:
         data = _first_of_zip(path) if path.name.endswith(".zip") else _first_of_tar(path)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise ToolError(f"{path} is not a readable archive ({error}); make it with `repotool pack`") from None
     if data is None:
         raise ToolError(

@@ -25,9 +25,10 @@ from repo_server.core.model import ReleaseSignature
 from repo_server.core.names import PACKAGE_EXTENSIONS, ReleaseName, SidecarKind, parse_release_name
 from repo_server.core.sidecars import format_sha256, format_sig, parse_sha256, parse_sig
 from repo_server.core.statement import Statement, check_product
-from repotool.archive import read_manifest
+from repotool.archive import UNREADABLE, read_manifest
 from repotool.digests import Digest
 from repotool.errors import Refused, ToolError
+from repotool.inspect import archive_faults
 from repotool.sidecar_files import read_sidecar
 
 EXTERNAL_SECONDS = 300
@@ -92,6 +93,7 @@ class ExternalSigner:
         raise Refused(
             f"what {self.command!r} printed ({len(done.stdout)} bytes) is not a signature of the statement by key "
             f"{self.key.keyid} ({self.key.scheme}), raw or in base64; check that --public-key belongs to it"
+            f"{_hint(self.key)}"
         )
 
 
@@ -120,6 +122,12 @@ def check_identity(path: Path, name: ReleaseName) -> None:
             f"{path} says in its package.toml that it is {manifest.id}, its name says {name.id}; "
             "pack it again or give it its own name"
         )
+    try:
+        fault = next(archive_faults(path, name.id.platform.os, manifest.payload), None)
+    except UNREADABLE as error:
+        fault = f"it cannot be read to its end ({error})"
+    if fault is not None:
+        raise Refused(f"{path} would be refused by every agent: {fault}. Make it with `repotool pack` (L41)")
 
 
 def check_key(key: Key, keys: ReleaseKeys) -> None:
@@ -189,6 +197,12 @@ def verifies(key: Key, signature: bytes, payload: bytes) -> bool:
     except SecureSystemsLibError:
         return False
     return True
+
+
+def _hint(key: Key) -> str:
+    if key.keytype != "rsa":
+        return ""
+    return ", and that it signs with PSS and SHA-256 (openssl dgst -sha256 -sigopt rsa_padding_mode:pss -sign key.pem)"
 
 
 def _readings(printed: bytes, key: Key) -> list[bytes]:
