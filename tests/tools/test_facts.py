@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +162,20 @@ def documented() -> dict[str, tuple[set[str], set[str]]]:
     return {verb: (set(re.findall(r"\w+", top)), set(re.findall(r"\w+", items))) for verb, top, items in told}
 
 
+def public_half(shop: Shop) -> Path:
+    """Return the release key's public half, as openssl writes it."""
+    public = shop.home / "release.pub"
+    subprocess.run(["openssl", "pkey", "-in", shop.key, "-pubout", "-out", public], check=True)
+    return public
+
+
 def test_json_has_the_keys_that_are_documented(shop: Shop) -> None:
     archive = shop.package()
     sources = shop.home / "sources" / "service-1.2.3"
     said = {
         "init": shop.facts("init", shop.home / "t2", "--keys", shop.home / "k2", "--no-passphrase"),
         "pack": shop.facts("pack", sources, "-o", shop.home / "out"),
+        "keyid": shop.facts("keyid", public_half(shop)),
         "statement": shop.facts("statement", archive),
         "sign": shop.facts("sign", archive, "--key", shop.key),
         "publish": shop.facts("publish", archive),

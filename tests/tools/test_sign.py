@@ -200,3 +200,34 @@ def test_the_product_is_asked_for_where_nothing_says_it(operator: Operator, tmp_
     path.write_bytes(b"x")
     assert "--product" in operator.refused(2, "statement", path)
     assert "product: acme\n" in operator.run("statement", path, "--product", "acme")
+
+
+KINDS = {
+    "ecdsa": (["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"], ["dgst", "-sha256", "-sign"]),
+    "rsa": (
+        ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+        ["dgst", "-sha256", "-sigopt", "rsa_padding_mode:pss", "-sign"],
+    ),
+    "ed25519": (["-algorithm", "ED25519"], ["pkeyutl", "-sign", "-rawin", "-inkey"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_release_signed_with_openssl_and_sha256sum_is_published(tmp_path: Path, kind: str) -> None:
+    """The worked example of README.md."""
+    made, how = KINDS[kind]
+    private, public = openssl_key(tmp_path, "hsm", *made)
+    shop = Shop(tmp_path, {"REPOTOOL_TREE": str(tmp_path / "tree")})
+    shop.run("init", shop.tree, "--keys", shop.keys, "--no-passphrase", "--release-public", public)
+    archive = shop.package()
+    statement = tmp_path / "statement"
+    statement.write_bytes(shop.attempt("statement", archive, "--product", "commandit").stdout)
+    key_id = shop.attempt("keyid", public).stdout.decode().strip()
+    assert shop.facts("keyid", public)["key_id"] == key_id
+    file = ["-in", statement] if kind == "ed25519" else [statement]
+    signature = subprocess.run(["openssl", *how, private, *file], check=True, capture_output=True).stdout
+    beside(archive, ".sig").write_text(f"{key_id} {base64.b64encode(signature).decode()}\n")
+    digest = subprocess.run(["sha256sum", archive.name], cwd=archive.parent, check=True, capture_output=True)
+    beside(archive, ".sha256").write_bytes(digest.stdout)
+    shop.run("publish", archive)
+    assert (shop.tree / archive.name).exists()

@@ -1,4 +1,4 @@
-"""``pack``, ``statement``, ``sign``: before a release goes into a tree."""
+"""``pack``, ``statement``, ``keyid``, ``sign``: before a release goes into a tree."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def pack(folder: Path, out: Path, kind: str, force: bool, tree: Path | None, as_
 @options.tree_option
 @options.json_option
 def statement(file: Path, product: str | None, tree: Path | None, as_json: bool) -> None:
-    r"""Print what a release key signs for FILE, so that openssl or an HSM can sign it.
+    """Print what a release key signs for FILE, so that openssl or an HSM can sign it.
 
-    \b
-    repotool statement FILE | openssl dgst -sha256 -sign key.pem | base64 -w0
+    A line of FILE.sig is `KEYID SIGNATURE`: what `repotool keyid key.pub` prints, and the signature of exactly these
+    bytes in base64. tools/repotool/README.md has a worked example with openssl and sha256sum alone.
     """
     name = signing.any_release_name(file.name)
     of = find_product(product, None if tree is None else options.the_tree(tree), None, file, options.now())
@@ -95,6 +95,19 @@ def statement(file: Path, product: str | None, tree: Path | None, as_json: bool)
         )
     else:
         click.echo(said.to_bytes(), nl=False)
+
+
+@click.command()
+@click.argument("pem", metavar="PEM", type=options.path_type)
+@options.tree_option
+@options.json_option
+def keyid(pem: Path, tree: Path | None, as_json: bool) -> None:  # noqa: ARG001 -- every verb takes --tree
+    """Print the key id of a public key in PEM, as .sig and root.json name it."""
+    key = load_public(pem)
+    if as_json:
+        show.json({"path": str(pem), "key_id": key.keyid, "scheme": key.scheme})
+    else:
+        click.echo(key.keyid)
 
 
 def signer_options(command: options._Command) -> options._Command:
@@ -206,4 +219,4 @@ def _digest(file: Path) -> Digest:
         return digest(file, report)
 
 
-COMMANDS = (pack, statement, sign)
+COMMANDS = (pack, statement, keyid, sign)
