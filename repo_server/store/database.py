@@ -124,15 +124,16 @@ class Database:
         while not stop.is_set():
             try:
                 conninfo = await asyncio.to_thread(self.source.ensure_running)
-                await asyncio.to_thread(migrate, conninfo)
+                await asyncio.to_thread(migrate, conninfo, from_start=self._broken)
+                self._broken = False
                 await self._open(conninfo)
                 self._become(State.READY)
-                failures = 0
                 await self._until_lost(stop)
             except (DatabaseAway, psycopg.Error) as error:
+                # A database that is reached and of no use is not asked again and again.
+                failures = 1 if self.state is State.READY and not self._broken else failures + 1
                 self._become(State.AWAY, str(error).strip())
-                await _sleep(stop, _BACKOFF[min(failures, len(_BACKOFF) - 1)])
-                failures += 1
+                await _sleep(stop, _BACKOFF[min(failures, len(_BACKOFF)) - 1])
 
     async def close(self) -> None:
         """Close the connections and stop PostgreSQL if it is ours."""
@@ -167,7 +168,6 @@ class Database:
             if not self.source.running():
                 raise DatabaseAway(f"{self.source} has ended")
             if self._broken:
-                self._broken = False
                 raise DatabaseAway(f"{self.source} is not as this version needs it")
             await self.run(_ping, _PING_SECONDS)
 

@@ -12,12 +12,17 @@ _LOCK = 0x636F6D6D616E6469
 """Advisory lock: several servers may start on one PostgreSQL at once."""
 
 
-def migrate(conninfo: str) -> None:
-    """Run the migrations that are missing; idempotent. Blocks; raise ``DatabaseAway``."""
+def migrate(conninfo: str, *, from_start: bool = False) -> None:
+    """Run the migrations that are missing; idempotent. Blocks; raise ``DatabaseAway``.
+
+    ``from_start``: all of them, whatever the database says of itself: somebody took tables away. Each makes only what
+    is missing.
+    """
     # Half a second of imports, so only where they are needed: in the thread that does the work.
     import sqlalchemy as sa
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -30,8 +35,11 @@ def migrate(conninfo: str) -> None:
             lock.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
             with engine.begin() as connection:
                 config.attributes["connection"] = connection
+                if from_start:
+                    command.stamp(config, "base", purge=True)
                 command.upgrade(config, "head")
-    except (sa.exc.OperationalError, psycopg.OperationalError) as error:
+    except (sa.exc.DBAPIError, psycopg.Error, CommandError) as error:
+        # Also missing rights and a newer version's tables: agents are served without it until that is mended.
         raise DatabaseAway(f"migrations: {error}") from error
     finally:
         engine.dispose()

@@ -21,6 +21,7 @@ from support.trees import Tree
 from repo_server.store import DatabaseAway
 from repo_server.store.database import Connection, Database
 from repo_server.store.embedded import EmbeddedPostgres
+from repo_server.store.migrate import migrate
 
 
 def device(server: RunningServer, device_id: str) -> dict[str, Any] | None:
@@ -66,6 +67,26 @@ def test_a_check_in_becomes_a_device(server: RunningServer) -> None:
     assert (row["agent_health_status"], row["agent_health_details"]) == ("degraded", "disk")
     assert row["last_agent_checkin"]
     assert row["attempts"] == []
+
+
+def test_tables_that_somebody_dropped_are_made_again(server: RunningServer) -> None:
+    """Promise 4: the database is disposable, also in parts."""
+    device_id = str(uuid.uuid4())
+    query(server.state, "DROP TABLE devices, agent_update_status_log, event_log CASCADE")
+    server.check(device_id=device_id, components=[{"name": "ui", "version": "5.0.0"}])
+    seen(server, device_id, agent_ui_version="5.0.0")
+
+
+def test_a_database_without_rights_for_us_is_one_that_is_away(server: RunningServer) -> None:
+    """Since PostgreSQL 15 a new user may make no tables: agents are served, and it is tried again."""
+    query(server.state, "CREATE ROLE weak LOGIN")
+    query(server.state, "CREATE DATABASE others")
+    descriptor = os.open(server.state / "postgres", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(DatabaseAway, match="permission denied"):
+            migrate(f"host=/proc/self/fd/{descriptor} user=weak dbname=others")
+    finally:
+        os.close(descriptor)
 
 
 def test_a_component_that_is_not_installed_has_no_version(server: RunningServer) -> None:
