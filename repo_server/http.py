@@ -199,6 +199,9 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_Value]) -> _Value:
 
 def require_json(call: Call) -> None:
     """Raise ``HttpError`` 415 if the client says that its body is something else than JSON."""
+    coding = call.header(b"content-encoding")
+    if coding is not None and coding.strip().lower() != "identity":
+        raise HttpError(415, "unsupported_media_type", f"content-encoding is {coding!r:.80}; send the body plain")
     stated = call.header(b"content-type")
     if stated is None or stated == "application/json":
         return

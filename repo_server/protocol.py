@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from repo_server.core.wire import ErrorBody
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers."""
@@ -74,9 +77,20 @@ class LimitedHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP like every other error (EH-SRV-001)."""
+        self._fail(b"400 Bad Request", "malformed_request", msg)
+
     def _refuse(self) -> None:
+        message = f"request line and headers have more than {MAX_HEAD_BYTES} bytes"
+        self._fail(b"431 Request Header Fields Too Large", "head_too_large", message)
+
+    def _fail(self, status: bytes, code: str, message: str) -> None:
+        body = msgspec.json.encode(ErrorBody(code, message))
+        length = str(len(body)).encode()
         self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %b\r\nconnection: close\r\n\r\n%b"
+            % (status, length, body)
         )
         self.transport.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import socket
@@ -219,3 +220,35 @@ def test_a_client_that_hangs_up_in_its_body_harms_nobody(server: RunningServer) 
         time.sleep(0.05)
     assert server.check()
     assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        (b"GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", 400, "malformed_request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, "malformed_request"),
+        (
+            b"POST /v1/check HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "malformed_request",
+        ),
+    ],
+    ids=["nul", "tls", "two lengths"],
+)
+def test_what_is_no_http_is_answered_like_every_other_error(
+    server: RunningServer, head: bytes, status: int, code: str
+) -> None:
+    """EH-SRV-001: one form of errors, also from the layer below the routes."""
+    answer = raw(server, head)
+    assert status_of(answer) == status
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error_code"] == code
+
+
+def test_a_compressed_body_is_refused_by_its_name(server: RunningServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("POST", CHECK, gzip.compress(b"{}"), {"Content-Encoding": "gzip"})
+    response = connection.getresponse()
+    found = json.loads(response.read())
+    connection.close()
+    assert (response.status, found["error_code"]) == (415, "unsupported_media_type")
+    assert "gzip" in found["message"]
