@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ def read(tree: Path, now: datetime, pinned: bytes | None = None) -> RootReading:
         except (OSError, TreeError) as error:
             problems.append(_invalid(version, f"cannot be read: {error}", now))
     reading = follow(found, now, pinned)
+    unreadable = _unreadable(tree, now)
+    if unreadable is not None:
+        return RootReading(reading.trusted, (*problems, unreadable))
     return RootReading(reading.trusted, (*problems, *reading.problems))
 
 
@@ -169,6 +173,17 @@ def _versions(tree: Path) -> list[int]:
     except OSError:
         return []
     return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
+
+
+def _unreadable(tree: Path, now: datetime) -> Problem | None:
+    """Say that the folder is there and cannot be read: that is not the same as having no root."""
+    try:
+        next((tree / FOLDER).iterdir(), None)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Problem(FOLDER, "unreadable_folder", f"the folder of the roots cannot be read: {error.strerror}", now)
+    return None
 
 
 def _invalid(version: int, why: str, now: datetime) -> Problem:

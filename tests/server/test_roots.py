@@ -63,6 +63,12 @@ def test_the_newest_root_of_a_good_chain_is_trusted(tmp_path: Path) -> None:
     assert list(reading.trusted.keys.keys) == [other.public_key.keyid]
 
 
+def test_a_folder_of_roots_that_cannot_be_read_is_not_taken_for_absent(tmp_path: Path) -> None:
+    """L22: the advice to make a new root would be the wrong one."""
+    (tmp_path / "metadata").write_text("")
+    assert found(roots.read(tmp_path, NOW)) == (None, [("metadata", "unreadable_folder")])
+
+
 def test_a_tree_without_roots_has_no_root(tmp_path: Path) -> None:
     assert found(roots.read(tmp_path, NOW)) == (None, [("", "no_root")])
     assert found(roots.read(tree(tmp_path), NOW)) == (None, [("", "no_root")])
