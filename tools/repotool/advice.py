@@ -27,7 +27,7 @@ BY_CODE = {
     "unknown_channel": "write stable, beta or alpha into .channel",
     "requires_cycle": "break the circle in one of the .meta files",
     "mass_removal": "bring the files back, or confirm with `repotool doctor --accept-removal`",
-    "invalid_policy": "correct the file; the last good one stays in force",
+    "invalid_policy": "correct the file as the message says",
     "no_root": "run `repotool init`, or copy metadata/ from the origin",
     "invalid_root": "bring back the root that was signed properly",
     "root_expired": "sign the next root with the root key",
