@@ -24,7 +24,7 @@ from agent.codes import EXIT_DONE, EXIT_FAILED, Code
 from agent.config import Config, load_config
 from agent.cycle import Cycle
 from agent.endpoint import Endpoint, World, put_together
-from agent.errors import AgentError
+from agent.errors import AgentError, local_failure
 from agent.lock import only_one
 from agent.paths import Paths
 from agent.platform.detect import this_platform
@@ -89,6 +89,9 @@ def command(function: Callable[..., int]) -> Callable[..., None]:
             _fail(error.failure.code, error.failure.message)
         except AgentError as error:
             _fail(error.code, error.message)
+        except OSError as error:
+            failure = local_failure(error, f"do {function.__name__.rstrip('_')}")
+            _fail(failure.code, failure.message)
         context.exit(code)
 
     return wrapper

@@ -33,6 +33,9 @@ def read_run_file(path: Path) -> RunFile | None:
 
     A damaged one is harmless: the component counts as not started, and is started again.
     """
+    if not path.is_file():
+        # Nor a FIFO, which would hold up whoever opens it.
+        return None
     try:
         raw = json.loads(path.read_bytes())
         state = RunFile(**raw)

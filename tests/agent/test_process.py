@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -231,3 +231,11 @@ def test_a_hook_does_not_outlive_a_killed_agent(tmp_path: Path) -> None:
         agent.send_signal(signal.SIGKILL)
     hook = int((tmp_path / "pid").read_text())
     wait_until(lambda: start_ticks(hook) is None, "the hook is gone")
+
+
+@pytest.mark.parametrize("make_it", [os.mkdir, os.mkfifo])
+def test_a_run_file_that_is_none_is_not_read(tmp_path: Path, unit: Unit, make_it: Callable[[Path], None]) -> None:
+    manager = fresh(tmp_path)
+    make_it(tmp_path / "run" / "service.json")
+    assert not manager.running(unit)
+    assert not manager.wanted("service")
