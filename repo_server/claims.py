@@ -66,7 +66,12 @@ def settle(groups: Collection[Group], published: str | None) -> Claim:
             path: tuple(item for item in found if item.state is FileState.PROBLEM) for path, found in faults.items()
         }
         return Claim(recalled, None, faults, missing=False)
-    return Claim(faults=faults, missing=all(outcome.missing for outcome in outcomes.values()))
+    return Claim(faults=faults, missing=all(map(_is_missing, groups)))
+
+
+def _is_missing(group: Group) -> bool:
+    """Whether something is not there. What nobody may judge for want of a root is there all the same (L22, L26)."""
+    return group.outcome.missing if group.outcome is not None else group.files.get("") is None
 
 
 def _recalled(groups: Collection[Group], published: str | None) -> Release | None:

@@ -88,6 +88,22 @@ def test_the_last_good_file_is_remembered_over_a_restart(tree: Tree, tmp_path: P
     assert NAME in offered(result)
 
 
+def test_a_tree_that_loses_its_root_offers_nothing_until_it_is_back(tree: Tree, tmp_path: Path) -> None:
+    """L22: its files are there, so nothing is kept for them: a recall that came meanwhile would not be seen."""
+    scans = Scans(tree.root, tmp_path / "state")
+    assert NAME in offered(scans.full())
+    root = tree.root / "metadata" / "1.root.json"
+    root.rename(tmp_path / "away")
+    result = scans.update("metadata/1.root.json")
+    assert (offered(result), codes(result)) == ({}, {"": "no_root"})
+    root.write_text("{}")
+    result = scans.full()
+    assert (offered(result), codes(result)) == ({}, {"metadata/1.root.json": "invalid_root"})
+    (tmp_path / "away").replace(root)
+    result = scans.update("metadata/1.root.json")
+    assert (NAME in offered(result), codes(result)) == (True, {})
+
+
 def test_floors_stay_when_repo_toml_goes(tree: Tree, tmp_path: Path) -> None:
     """L30: an editor that saves by renaming, or a copy that is cut short, is no decision; an empty file is one."""
     path = tree.root / "repo.toml"
