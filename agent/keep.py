@@ -86,7 +86,12 @@ def carry(old: Path, new: Path, globs: Sequence[str], before: Carried = MappingP
 
 def size(folder: Path, globs: Sequence[str]) -> int:
     """Return how many bytes the preserved files have."""
-    return sum((folder / path).lstat().st_size for path in preserved(folder, globs))
+    total = 0
+    for path in preserved(folder, globs):
+        # The program that still runs in there may remove one while we look.
+        with contextlib.suppress(FileNotFoundError):
+            total += (folder / path).lstat().st_size
+    return total
 
 
 def _is_portable(entry: os.DirEntry[str]) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from agent import keep
 from agent.keep import carry, preserved
 
 
@@ -116,3 +118,20 @@ def test_without_globs_nothing_is_looked_at(old: Path, new: Path) -> None:
     put(old, "data/x")
     assert dict(carry(old, new, [])) == {}
     assert list(new.iterdir()) == []
+
+
+def test_a_file_that_goes_while_sizes_are_taken_does_not_count(tmp_path: Path) -> None:
+    """The old program still runs then; an update must not fail because it rotates its logs."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("12345")
+    seen = keep.preserved
+
+    def vanishing(folder: Path, globs: Sequence[str]) -> Iterator[str]:
+        for path in seen(folder, globs):
+            if path == "b":
+                (folder / path).unlink()
+            yield path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keep, "preserved", vanishing)
+        assert keep.size(tmp_path, ("*",)) == 5
