@@ -199,7 +199,9 @@ def _wrapped(url: str) -> Iterator[None]:
     try:
         yield
     except NewConnectionError as error:
-        raise NetworkFailure(Code.NETWORK, f"cannot connect to {host}: {_reason(error).rpartition('): ')[2]}") from error
+        raise NetworkFailure(
+            Code.NETWORK, f"cannot connect to {host}: {_reason(error).rpartition('): ')[2]}"
+        ) from error
     except (ReadTimeoutError, HttpTimeout, TimeoutError) as error:
         raise NetworkFailure(Code.TIMEOUT, f"{host} did not answer in time: {_reason(error)}") from error
     except (SSLError, ssl.SSLError) as error:
