@@ -15,6 +15,19 @@ from repo_server.core.wire import UpdateRecord, UpdateStatus
 MAX_MESSAGE = 4000
 _THE_MACHINES = frozenset({Code.PERMISSION, Code.IO})
 """Before a component was touched, this disk's fault and no release's. After that, trying again costs a stop."""
+_THE_SENDERS = frozenset(
+    {
+        Code.HASH_MISMATCH,
+        Code.SIZE_MISMATCH,
+        Code.SIGNATURE_INVALID,
+        Code.DOWNGRADE_REFUSED,
+        Code.BELOW_FLOOR,
+        Code.NOT_REQUESTED,
+        Code.OFFER_INVALID,
+        Code.METADATA_EXPIRED,
+    }
+)
+"""What a server or mirror sent was wrong, not the release with this digest: it must install once that is mended."""
 
 
 def final_records(entry: Entry, now: datetime) -> tuple[UpdateRecord, ...]:
@@ -48,7 +61,7 @@ def judged(quarantine: Quarantine, entry: Entry) -> Quarantine:
         # Counted before it started, if it came that far: a release that takes the machine down is not excused.
         return quarantine
     code = entry.failure.code
-    excused = code.is_transient or (code in _THE_MACHINES and not entry.went_back)
+    excused = code.is_transient or code in _THE_SENDERS or (code in _THE_MACHINES and not entry.went_back)
     guilty = tuple(item for item in items if item.component == entry.failure.component and not excused)
     quarantine = quarantine.excusing(tuple(item for item in items if item not in guilty), attempt)
     return quarantine.counting(guilty, attempt, code)

@@ -22,12 +22,16 @@ ITEM = Item("service", "1.1.0", "1.0.0", Action.UPDATE, "0" * 64, "record", 1)
         (Code.IO, False, False),
         (Code.DISK_FULL, False, False),
         (Code.PERMISSION, True, True),
+        (Code.HASH_MISMATCH, False, False),
+        (Code.SIGNATURE_INVALID, False, False),
+        (Code.OFFER_INVALID, False, False),
+        (Code.IDENTITY_MISMATCH, False, True),
         (Code.UNPACK_FORBIDDEN, False, True),
         (Code.HEALTH_FAILED, True, True),
     ],
 )
-def test_what_this_machine_refuses_is_not_the_releases_fault(code: Code, went_back: bool, counts: bool) -> None:
-    """Else a read-only folder would have a good release skipped for good."""
+def test_only_what_is_the_releases_fault_counts(code: Code, went_back: bool, counts: bool) -> None:
+    """Else a read-only folder, or a mirror with wrong bytes, would have a good release skipped for good."""
     sequence = Sequence("attempt", "scheduled", datetime.now(UTC), (ITEM,))
     entry = Entry(sequence, failure=Failure("service", code, "no"), went_back=went_back)
     before = Quarantine().counting((ITEM,), "attempt")
