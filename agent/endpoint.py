@@ -12,13 +12,16 @@ from agent.install import Installer
 from agent.journal import Journal
 from agent.logs import Log
 from agent.paths import Paths
+from agent.platform.bykind import ByKind
 from agent.platform.linux import LinuxDisk
 from agent.platform.process import Launch, ProcessManager
 from agent.platform.programs import LocalPrograms
+from agent.platform.systemd import SystemdManager, SystemdPlaces
 from agent.ports import Clock, Disk, Programs, ServiceManager
 from agent.runner import Interruption, Runner
 from agent.spool import Spool
 from repo_server.core.model import Platform
+from repo_server.core.package import ServiceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Endpoint:
 
 def put_together(paths: Paths, config: Config, world: World) -> Endpoint:
     """Build an endpoint; the folders of ``paths`` must be there. Touches nothing."""
-    disk = LinuxDisk()
+    disk, programs = LinuxDisk(), LocalPrograms(world.environment, paths.run)
     paths = paths.configured(config.component_manifest_path, config.log_file_path, config.root_path)
     log = Log(paths.log, world.clock.now, max_bytes=config.log_max_size_mb << 20, max_files=config.log_max_files)
     return Endpoint(
@@ -85,6 +88,15 @@ def put_together(paths: Paths, config: Config, world: World) -> Endpoint:
         journal=Journal(paths.journal, paths.install_root / ".sequence.json"),
         installer=Installer(paths, disk),
         disk=disk,
-        services=ProcessManager(paths.run, Launch(world.environment, world.new_id)),
-        programs=LocalPrograms(world.environment, paths.run),
+        services=_services(paths, world, programs),
+        programs=programs,
     )
+
+
+def _services(paths: Paths, world: World, programs: Programs) -> ByKind:
+    managers: dict[ServiceKind, ServiceManager] = {
+        ServiceKind.PROCESS: ProcessManager(paths.run, Launch(world.environment, world.new_id))
+    }
+    if paths.is_whole_machine:
+        managers[ServiceKind.SYSTEMD] = SystemdManager(SystemdPlaces(paths.journal), programs, world.clock)
+    return ByKind(managers)

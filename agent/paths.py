@@ -31,6 +31,11 @@ class Paths:
         return replace(self, manifest_at=manifest, log_at=log, root_at=root)
 
     @property
+    def is_whole_machine(self) -> bool:
+        """Whether this is the machine's own endpoint, and not one that was relocated into a folder."""
+        return self.root_dir == Path("/")
+
+    @property
     def config_folder(self) -> Path:
         """``etc/commandit``."""
         return self.root_dir / "etc" / "commandit"

@@ -11,7 +11,7 @@ from agent.paths import Paths
 from agent.ports import Unit
 from repo_server.core.package import PackageManifest, ServiceKind
 
-SUPPORTED = frozenset({ServiceKind.PROCESS, ServiceKind.NONE})
+SUPPORTED = frozenset({ServiceKind.PROCESS, ServiceKind.SYSTEMD, ServiceKind.NONE})
 """Service managers that this version drives."""
 
 
@@ -25,6 +25,12 @@ def unit_of(paths: Paths, package: PackageManifest, run_by: ServiceKind | None) 
         raise AgentError(
             Code.NOT_SUPPORTED,
             f"{package.id} is run by {service.kind!r}, which this agent does not drive ({known}); "
+            "a package with a command can be run with service_manager = process",
+        )
+    if service.kind is ServiceKind.SYSTEMD and not paths.is_whole_machine:
+        raise AgentError(
+            Code.NOT_SUPPORTED,
+            f"{package.id} is run by systemd, which knows nothing of an endpoint below {paths.root_dir}; "
             "a package with a command can be run with service_manager = process",
         )
     if service.kind is ServiceKind.PROCESS and not service.command:
