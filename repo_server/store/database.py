@@ -156,6 +156,7 @@ class Database:
             timeout=RUN_SECONDS,
             reconnect_timeout=RUN_SECONDS,
             name="repo-server",
+            configure=_in_utc,
         )
         await pool.open()
         self._pool = pool
@@ -185,6 +186,12 @@ class Database:
         if state is not self.state:
             self.since = self.clock()
         self.state, self.detail = state, detail
+
+
+async def _in_utc(connection: Connection) -> None:
+    """Have times answered in UTC, whatever the server or the role is set to."""
+    await connection.execute("SET timezone TO 'UTC'")
+    await connection.commit()
 
 
 async def _ping(connection: Connection) -> None:

@@ -350,3 +350,13 @@ def test_a_question_to_a_frozen_database_ends_within_its_limit(tmp_path: Path) -
         asyncio.run(ask())
     finally:
         source.stop()
+
+
+def test_times_are_answered_in_utc_whatever_the_session_is_set_to(tmp_path: Path) -> None:
+    """Operators' scripts compare them; found behind a role with another time zone."""
+    tree = Tree(tmp_path / "tree")
+    with running(tree.root, tmp_path / "state", database=True, env={"PGTZ": "Asia/Karachi"}) as server:
+        server.wait_for_database()
+        device_id = str(uuid.uuid4())
+        server.check(device_id=device_id)
+        assert seen(server, device_id)["last_agent_checkin"].endswith("Z")
