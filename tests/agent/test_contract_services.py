@@ -15,7 +15,6 @@ from support.managers import BENCHES, Bench
 
 from agent.codes import Code
 from agent.errors import AgentError
-from repo_server.core.package import ServiceKind
 
 POLITE = """\
 #!/bin/sh
@@ -132,9 +131,9 @@ def test_what_cannot_be_started_is_said_by_its_name(bench: Bench, missing: str) 
     assert not manager.wanted("service")
 
 
+@pytest.mark.parametrize("bench", ["process", "launchd"], indirect=True)
 def test_what_a_program_started_ends_with_it(bench: Bench) -> None:
-    if bench.kind is ServiceKind.WINDOWS_SERVICE:
-        pytest.skip("the service control manager ends a service's own process only (agent/README.md)")
+    """Not on Windows: there a service's own process is ended, and nothing else (agent/README.md)."""
     child = "(trap '' TERM; while :; do sleep 0.05; echo alive >> child; done) &\n"
     manager, unit = bench.fresh(), bench.unit(POLITE.replace("echo up", child + "echo up"), timeout=1.0)
     manager.start(unit)
@@ -146,9 +145,9 @@ def test_what_a_program_started_ends_with_it(bench: Bench) -> None:
     assert bench.lines("child") == before
 
 
+@pytest.mark.parametrize("bench", ["process", "launchd"], indirect=True)
 def test_the_last_words_are_those_of_the_last_launch(bench: Bench) -> None:
-    if bench.kind is ServiceKind.WINDOWS_SERVICE:
-        pytest.skip("a Windows service has no standard output (agent/README.md)")
+    """Not on Windows: a service has no standard output (agent/README.md)."""
     manager = bench.fresh()
     for word in ("first", "second"):
         unit = bench.unit(POLITE.replace("echo up", f"echo {word} >&2; echo up"))

@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from simulators.launchctl import LaunchdSimulator
+from simulators.windows import WindowsSimulator
 
 from agent.platform.launchd import Launchd, LaunchdManager
 from agent.platform.process import Launch, ProcessManager
+from agent.platform.windows import WindowsManager
 from agent.ports import ServiceManager, Unit
 from repo_server.core.package import Service, ServiceKind
 
@@ -113,7 +115,23 @@ def launchd_bench(folder: Path) -> Iterator[Bench]:
         simulator.power_off()
 
 
-BENCHES = {"process": process_bench, "launchd": launchd_bench}
+def windows_on(folder: Path, simulator: WindowsSimulator, clock: RealClock | None = None) -> WindowsManager:
+    """Return an adapter for a simulated Windows."""
+    return WindowsManager(_run_folder(folder), simulator.api(), clock or RealClock())
+
+
+@contextmanager
+def windows_bench(folder: Path) -> Iterator[Bench]:
+    """Windows services, simulated down to the functions of advapi32 and kernel32."""
+    simulator = WindowsSimulator(str(folder), ENVIRONMENT)
+    try:
+        yield Bench(folder, ServiceKind.WINDOWS_SERVICE, lambda: windows_on(folder, simulator))
+        assert simulator.open_handles == {}
+    finally:
+        simulator.power_off()
+
+
+BENCHES = {"process": process_bench, "launchd": launchd_bench, "windows": windows_bench}
 
 
 def _run_folder(folder: Path) -> Path:

@@ -1,0 +1,149 @@
+"""The functions of Windows that the agent calls: their prototypes, and the libraries that have them.
+
+This is the whole seam to Windows: tests put functions of the same prototypes in place of the libraries, so that all
+else, structures and pointers included, runs everywhere. Sizes are written out, for ``ctypes.wintypes`` follows the
+C compiler of the system that it runs on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Mapping
+from ctypes import POINTER, c_int32, c_uint32, c_void_p, c_wchar_p
+from dataclasses import dataclass
+from typing import Any
+
+ERROR_FILE_NOT_FOUND = 2
+ERROR_ACCESS_DENIED = 5
+ERROR_SHARING_VIOLATION = 32
+ERROR_LOCK_VIOLATION = 33
+ERROR_INVALID_PARAMETER = 87
+ERROR_SERVICE_ALREADY_RUNNING = 1056
+ERROR_SERVICE_DOES_NOT_EXIST = 1060
+ERROR_SERVICE_CANNOT_ACCEPT_CTRL = 1061
+ERROR_SERVICE_NOT_ACTIVE = 1062
+ERROR_SERVICE_MARKED_FOR_DELETE = 1072
+ERROR_SERVICE_EXISTS = 1073
+WAIT_TIMEOUT = 258
+
+
+class ServiceStatusProcess(ctypes.Structure):
+    """SERVICE_STATUS_PROCESS."""
+
+    _fields_ = (
+        ("service_type", c_uint32),
+        ("current_state", c_uint32),
+        ("controls_accepted", c_uint32),
+        ("win32_exit_code", c_uint32),
+        ("service_exit_code", c_uint32),
+        ("check_point", c_uint32),
+        ("wait_hint", c_uint32),
+        ("process_id", c_uint32),
+        ("flags", c_uint32),
+    )
+
+
+class ServiceStatus(ctypes.Structure):
+    """SERVICE_STATUS, which ControlService wants to fill."""
+
+    _fields_ = ServiceStatusProcess._fields_[:7]
+
+
+class ScAction(ctypes.Structure):
+    """SC_ACTION: what to do when a service has failed, and after how many milliseconds."""
+
+    _fields_ = (("kind", c_uint32), ("delay", c_uint32))
+
+
+class FailureActions(ctypes.Structure):
+    """SERVICE_FAILURE_ACTIONSW."""
+
+    _fields_ = (
+        ("reset_period", c_uint32),
+        ("reboot_message", c_wchar_p),
+        ("command", c_wchar_p),
+        ("count", c_uint32),
+        ("actions", POINTER(ScAction)),
+    )
+
+
+Prototype = tuple[Any, ...]
+"""The type of the result, then those of the arguments."""
+
+ADVAPI32: Mapping[str, Prototype] = {
+    "OpenSCManagerW": (c_void_p, c_wchar_p, c_wchar_p, c_uint32),
+    "OpenServiceW": (c_void_p, c_void_p, c_wchar_p, c_uint32),
+    "CreateServiceW": (
+        c_void_p, c_void_p, c_wchar_p, c_wchar_p, c_uint32, c_uint32, c_uint32, c_uint32, c_wchar_p, c_wchar_p,
+        c_void_p, c_wchar_p, c_wchar_p, c_wchar_p,
+    ),
+    "ChangeServiceConfigW": (
+        c_int32, c_void_p, c_uint32, c_uint32, c_uint32, c_wchar_p, c_wchar_p, c_void_p, c_wchar_p, c_wchar_p,
+        c_wchar_p, c_wchar_p,
+    ),
+    "ChangeServiceConfig2W": (c_int32, c_void_p, c_uint32, c_void_p),
+    "StartServiceW": (c_int32, c_void_p, c_uint32, c_void_p),
+    "ControlService": (c_int32, c_void_p, c_uint32, POINTER(ServiceStatus)),
+    "QueryServiceStatusEx": (
+        c_int32, c_void_p, c_uint32, POINTER(ServiceStatusProcess), c_uint32, POINTER(c_uint32),
+    ),
+    "DeleteService": (c_int32, c_void_p),
+    "CloseServiceHandle": (c_int32, c_void_p),
+    "ConvertStringSecurityDescriptorToSecurityDescriptorW": (
+        c_int32, c_wchar_p, c_uint32, POINTER(c_void_p), POINTER(c_uint32),
+    ),
+    "GetSecurityDescriptorDacl": (c_int32, c_void_p, POINTER(c_int32), POINTER(c_void_p), POINTER(c_int32)),
+    "GetSecurityDescriptorOwner": (c_int32, c_void_p, POINTER(c_void_p), POINTER(c_int32)),
+    "SetNamedSecurityInfoW": (c_uint32, c_wchar_p, c_uint32, c_uint32, c_void_p, c_void_p, c_void_p, c_void_p),
+}  # fmt: skip
+
+KERNEL32: Mapping[str, Prototype] = {
+    "OpenProcess": (c_void_p, c_uint32, c_int32, c_uint32),
+    "TerminateProcess": (c_int32, c_void_p, c_uint32),
+    "WaitForSingleObject": (c_uint32, c_void_p, c_uint32),
+    "CloseHandle": (c_int32, c_void_p),
+    "MoveFileExW": (c_int32, c_wchar_p, c_wchar_p, c_uint32),
+    "LocalFree": (c_void_p, c_void_p),
+}
+
+
+class WindowsFailure(OSError):
+    """A call failed; ``errno`` is the error number of Windows, ``strerror`` names the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Win32:
+    """The libraries, with typed functions, and the error number of the last call that failed."""
+
+    advapi32: Any
+    kernel32: Any
+    last_error: Callable[[], int]
+
+    def failure(self, call: str) -> WindowsFailure:
+        """Return the error of a call that has just failed."""
+        return failure_of(call, self.last_error())
+
+
+def failure_of(call: str, number: int) -> WindowsFailure:
+    """Return a call's error by its number."""
+    return WindowsFailure(number, f"{call} failed with Windows error {number}")
+
+
+def bind(library: Any, prototypes: Mapping[str, Prototype]) -> Any:
+    """Give a library's functions their types: without, ctypes cuts handles to 32 bits."""
+    for name, (result, *arguments) in prototypes.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def load_win32() -> Win32:
+    """Return the system's own libraries; raise ``OSError`` anywhere but on Windows."""
+    if sys.platform == "win32":
+        return Win32(
+            bind(ctypes.WinDLL("advapi32", use_last_error=True), ADVAPI32),
+            bind(ctypes.WinDLL("kernel32", use_last_error=True), KERNEL32),
+            ctypes.get_last_error,
+        )
+    raise OSError(f"this is {sys.platform}, which has no advapi32.dll; expected Windows")

@@ -1,0 +1,308 @@
+"""The parts of advapi32 and kernel32 that the agent calls, with services whose programs really run.
+
+The functions are C functions of the agent's own prototypes, so structures, pointers and strings cross the same border
+as on Windows. A stop control is a SIGTERM, ``TerminateProcess`` a SIGKILL. Faults: ``failing[name]`` makes a function
+fail with these error numbers, ``dying_at`` kills the agent at the n-th call, ``deaf`` processes survive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from ctypes import POINTER, cast
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from agent.platform import win32
+from agent.platform.win32 import ADVAPI32, KERNEL32, FailureActions, Prototype, ServiceStatusProcess, Win32
+
+AUTO, DEMAND = 2, 3
+STOPPED, STOP_PENDING, RUNNING = 1, 3, 4
+NO_CHANGE = 0xFFFF_FFFF
+PROCESS_ABORTED = 1067
+
+
+class Killed(BaseException):
+    """The agent was killed here."""
+
+
+@dataclass
+class SimulatedService:
+    """A row of the service control manager's database."""
+
+    command_line: str
+    start_type: int
+    restarts_after: float | None = None
+    process: subprocess.Popen[bytes] | None = None
+    stopping: bool = False
+    exit_code: int = 0
+    own_exit_code: int = 0
+    ended_at: float | None = None
+    """When it failed; ``None`` if it was stopped."""
+    deleted: bool = False
+
+
+@dataclass
+class WindowsSimulator:
+    """A machine with services. ``folder``: the working directory of their programs."""
+
+    folder: str
+    environment: Mapping[str, str]
+    restart_delay: float | None = None
+    """In seconds, instead of what the services are configured with."""
+    slow_to_accept: int = 0
+    """How many stop controls a service refuses since it is still starting."""
+    deaf: bool = False
+    failing: dict[str, list[int]] = field(default_factory=dict)
+    dying_at: int | None = None
+    services: dict[str, SimulatedService] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    moves: list[tuple[str, str | None, int]] = field(default_factory=list)
+    security: dict[str, tuple[str, int]] = field(default_factory=dict)
+    open_handles: dict[int, Any] = field(default_factory=dict)
+    error: int = 0
+    _numbers: Any = field(default_factory=lambda: itertools.count(0x1_0000_0001))
+    _memory: dict[int, Any] = field(default_factory=dict)
+
+    def api(self) -> Win32:
+        """Return the libraries."""
+        return Win32(self._library(ADVAPI32), self._library(KERNEL32), lambda: self.error)
+
+    def boot(self) -> None:
+        """Cut the power and start again: what starts at boot does."""
+        self.power_off()
+        for service in self.services.values():
+            if service.start_type == AUTO:
+                self._spawn(service)
+
+    def power_off(self) -> None:
+        """End everything at once."""
+        for service in self.services.values():
+            if service.process is not None:
+                service.process.kill()
+                service.process.wait()
+            service.process, service.ended_at, service.stopping = None, None, False
+
+    def _library(self, prototypes: Mapping[str, Prototype]) -> SimpleNamespace:
+        return SimpleNamespace(**{name: self._function(name, prototype) for name, prototype in prototypes.items()})
+
+    def _function(self, name: str, prototype: Prototype) -> Callable[..., Any]:
+        body = getattr(self, name)
+
+        def call(*arguments: Any) -> Any:
+            self.calls.append(name)
+            self._catch_up()
+            if self.failing.get(name):
+                return self._fail(self.failing[name].pop(0))
+            return body(*arguments)
+
+        function = ctypes.CFUNCTYPE(*prototype)(call)
+
+        def counted(*arguments: Any) -> Any:
+            # Out here, for no exception crosses a C function.
+            if self.dying_at is not None and len(self.calls) >= self.dying_at:
+                raise Killed
+            return function(*arguments)
+
+        return counted
+
+    def _fail(self, number: int) -> int:
+        self.error = number
+        return 0
+
+    def _handle(self, what: Any) -> int:
+        number: int = next(self._numbers)
+        self.open_handles[number] = what
+        return number
+
+    # The functions of advapi32 for services
+
+    def OpenSCManagerW(self, machine: str | None, database: str | None, access: int) -> int:  # noqa: N802
+        assert (machine, database) == (None, None)
+        return self._handle(("manager", access))
+
+    def OpenServiceW(self, manager: int, name: str, access: int) -> int:  # noqa: N802
+        assert self.open_handles[manager][0] == "manager"
+        if name not in self.services:
+            return self._fail(win32.ERROR_SERVICE_DOES_NOT_EXIST)
+        return self._handle((self.services[name], access))
+
+    def CreateServiceW(  # noqa: N802
+        self, manager: int, name: str, shown: str, access: int, kind: int, start: int, error: int, line: str, *rest: Any
+    ) -> int:
+        assert self.open_handles[manager][1] & 2, "SC_MANAGER_CREATE_SERVICE"
+        assert (shown, kind, error, rest) == (name, 0x10, 1, (None,) * 5)
+        if name in self.services:
+            gone = self.services[name].deleted
+            return self._fail(win32.ERROR_SERVICE_MARKED_FOR_DELETE if gone else win32.ERROR_SERVICE_EXISTS)
+        self.services[name] = SimulatedService(line, start)
+        return self._handle((self.services[name], access))
+
+    def ChangeServiceConfigW(  # noqa: N802
+        self, handle: int, kind: int, start: int, error: int, line: str | None, *rest: Any
+    ) -> int:
+        service = self._service(handle, 2)
+        assert (kind, error, rest) == (NO_CHANGE, NO_CHANGE, (None,) * 6)
+        service.start_type = start
+        service.command_line = service.command_line if line is None else line
+        return 1
+
+    def ChangeServiceConfig2W(self, handle: int, level: int, info: int) -> int:  # noqa: N802
+        service = self._service(handle, 2)
+        assert level == 2
+        actions = cast(info, POINTER(FailureActions)).contents
+        if not actions.count:
+            service.restarts_after = None
+            return 1
+        self._service(handle, 0x10)
+        assert actions.actions[0].kind == 1
+        service.restarts_after = actions.actions[0].delay / 1000
+        return 1
+
+    def StartServiceW(self, handle: int, count: int, arguments: int | None) -> int:  # noqa: N802
+        service = self._service(handle, 0x10)
+        assert (count, arguments) == (0, None)
+        if service.process is not None:
+            return self._fail(win32.ERROR_SERVICE_ALREADY_RUNNING)
+        return 1 if self._spawn(service) else self._fail(win32.ERROR_ACCESS_DENIED)
+
+    def ControlService(self, handle: int, control: int, status: Any) -> int:  # noqa: N802
+        service = self._service(handle, 0x20)
+        assert control == 1
+        if service.process is None:
+            return self._fail(win32.ERROR_SERVICE_NOT_ACTIVE)
+        if self.slow_to_accept:
+            self.slow_to_accept -= 1
+            return self._fail(win32.ERROR_SERVICE_CANNOT_ACCEPT_CTRL)
+        service.stopping = True
+        service.process.terminate()
+        status.contents.current_state = STOP_PENDING
+        return 1
+
+    def QueryServiceStatusEx(self, handle: int, level: int, status: Any, size: int, needed: Any) -> int:  # noqa: N802
+        service = self._service(handle, 4)
+        assert (level, size) == (0, ctypes.sizeof(ServiceStatusProcess)), "36 bytes"
+        needed.contents.value = size
+        running = RUNNING if not service.stopping else STOP_PENDING
+        status.contents.current_state = STOPPED if service.process is None else running
+        status.contents.process_id = 0 if service.process is None else service.process.pid
+        status.contents.win32_exit_code = service.exit_code
+        status.contents.service_exit_code = service.own_exit_code
+        return 1
+
+    def DeleteService(self, handle: int) -> int:  # noqa: N802
+        service = self._service(handle, 0x1_0000)
+        if service.deleted:
+            return self._fail(win32.ERROR_SERVICE_MARKED_FOR_DELETE)
+        service.deleted = True
+        return 1
+
+    def CloseServiceHandle(self, handle: int) -> int:  # noqa: N802
+        del self.open_handles[handle]
+        held = [what[0] for what in self.open_handles.values() if isinstance(what, tuple)]
+        for name, service in list(self.services.items()):
+            if service.deleted and service.process is None and not any(one is service for one in held):
+                del self.services[name]
+        return 1
+
+    # The functions of advapi32 for access control
+
+    def ConvertStringSecurityDescriptorToSecurityDescriptorW(  # noqa: N802
+        self, text: str, revision: int, out: Any, size: Any
+    ) -> int:
+        assert revision == 1
+        assert not size
+        buffer = ctypes.create_unicode_buffer(text)
+        self._memory[ctypes.addressof(buffer)] = buffer
+        out.contents.value = ctypes.addressof(buffer)
+        return 1
+
+    def GetSecurityDescriptorDacl(self, descriptor: int, present: Any, acl: Any, defaulted: Any) -> int:  # noqa: N802
+        present.contents.value, defaulted.contents.value = 1, 0
+        acl.contents.value = descriptor
+        return 1
+
+    def GetSecurityDescriptorOwner(self, descriptor: int, owner: Any, defaulted: Any) -> int:  # noqa: N802
+        owner.contents.value, defaulted.contents.value = descriptor, 0
+        return 1
+
+    def SetNamedSecurityInfoW(  # noqa: N802
+        self, name: str, kind: int, what: int, owner: int, group: int | None, acl: int, sacl: int | None
+    ) -> int:
+        assert (kind, group, sacl) == (1, None, None)
+        assert owner == acl
+        self.security[name] = (self._memory[acl].value, what)
+        return 0
+
+    # The functions of kernel32
+
+    def OpenProcess(self, access: int, inherit: int, pid: int) -> int:  # noqa: N802
+        assert (access, inherit) == (0x10_0001, 0)
+        found = [one.process for one in self.services.values() if one.process is not None and one.process.pid == pid]
+        return self._handle(found[0]) if found else self._fail(win32.ERROR_INVALID_PARAMETER)
+
+    def TerminateProcess(self, handle: int, exit_code: int) -> int:  # noqa: N802
+        process = self.open_handles[handle]
+        assert exit_code == 1
+        if process.poll() is not None:
+            return self._fail(win32.ERROR_ACCESS_DENIED)
+        if not self.deaf:
+            process.send_signal(signal.SIGKILL)
+        return 1
+
+    def WaitForSingleObject(self, handle: int, milliseconds: int) -> int:  # noqa: N802
+        assert milliseconds == 0
+        return win32.WAIT_TIMEOUT if self.open_handles[handle].poll() is None else 0
+
+    def CloseHandle(self, handle: int) -> int:  # noqa: N802
+        del self.open_handles[handle]
+        return 1
+
+    def MoveFileExW(self, source: str, target: str | None, flags: int) -> int:  # noqa: N802
+        self.moves.append((source, target, flags))
+        return 1
+
+    def LocalFree(self, memory: int) -> int:  # noqa: N802
+        del self._memory[memory]
+        return 0
+
+    # What Windows does by itself
+
+    def _service(self, handle: int, access: int) -> SimulatedService:
+        service, granted = self.open_handles[handle]
+        assert granted & access, f"opened with {granted:#x}, needs {access:#x}"
+        assert isinstance(service, SimulatedService)
+        return service
+
+    def _spawn(self, service: SimulatedService) -> bool:
+        service.stopping, service.ended_at = False, None
+        try:
+            service.process = subprocess.Popen(
+                shlex.split(service.command_line), cwd=self.folder, env=dict(self.environment),
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        except OSError:
+            return False
+        service.exit_code = service.own_exit_code = 0
+        return True
+
+    def _catch_up(self) -> None:
+        """Note ends; start those again that failed."""
+        for service in self.services.values():
+            if service.process is not None and service.process.poll() is not None:
+                code, asked = service.process.returncode, service.stopping
+                service.process, service.stopping = None, False
+                if code == 0 and asked:
+                    continue
+                service.exit_code, service.own_exit_code = (1066, code) if code >= 0 else (PROCESS_ABORTED, 0)
+                service.ended_at = time.monotonic()
+            delay = service.restarts_after if self.restart_delay is None else self.restart_delay
+            failed = service.process is None and service.ended_at is not None and service.restarts_after is not None
+            if failed and time.monotonic() >= (service.ended_at or 0.0) + (delay or 0.0):
+                self._spawn(service)
