@@ -101,7 +101,7 @@ class Installer:
                 Code.PACKAGE_INVALID, f"{archive.name}: payload = {package.payload!r} is not a folder of the archive"
             )
         with _local(f"prepare {places.new}"):
-            payload.rename(places.new)
+            self._disk.rename(payload, places.new)
             if places.live.is_dir():
                 self._carried[item.component] = keep.carry(places.live, places.new, package.preserve)
             sync_folder(places.live.parent)
@@ -116,17 +116,17 @@ class Installer:
         package = self.staged(item.component)
         with _local(f"put the new {places.live} in place"):
             if item.old_folder is None:
-                places.new.rename(places.live)
+                self._disk.rename(places.new, places.live)
                 sync_folder(places.live.parent)
                 return
             before = self._carried.pop(item.component, {})
             keep.carry(places.live, places.new, package.preserve, before)
             if self._disk.exchange(places.new, places.live):
-                places.new.rename(places.old)
+                self._disk.rename(places.new, places.old)
             else:
                 # The journal says EXCHANGE: between these two there is no live folder, and restore() mends that.
-                places.live.rename(places.old)
-                places.new.rename(places.live)
+                self._disk.rename(places.live, places.old)
+                self._disk.rename(places.new, places.live)
             sync_folder(places.live.parent)
 
     def restore(self, item: Item) -> None:
@@ -139,7 +139,7 @@ class Installer:
             if item.old_folder is None:
                 if places.live.exists():
                     _remove(places.new)
-                    places.live.rename(places.new)
+                    self._disk.rename(places.live, places.new)
             elif _inode(places.live) != item.old_folder:
                 self._put_back(places, item.old_folder)
             sync_folder(places.live.parent)
@@ -173,12 +173,12 @@ class Installer:
                 "somebody moved it. Put it back, or reinstall the component",
             )
         if not places.live.exists():
-            backup.rename(places.live)
+            self._disk.rename(backup, places.live)
         elif not self._disk.exchange(backup, places.live):
             failed = places.new if backup == places.old else places.old
             _remove(failed)
-            places.live.rename(failed)
-            backup.rename(places.live)
+            self._disk.rename(places.live, failed)
+            self._disk.rename(backup, places.live)
 
 
 @contextlib.contextmanager

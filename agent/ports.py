@@ -87,3 +87,6 @@ class Disk(Protocol):
 
         Not idempotent: twice is not at all. Raises ``OSError``.
         """
+
+    def rename(self, one: Path, other: Path) -> None:
+        """Rename a folder to a name that is free, after waiting for whoever holds a file in it. Raises ``OSError``."""

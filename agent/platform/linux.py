@@ -50,3 +50,7 @@ class LinuxDisk:
     def exchange(self, one: Path, other: Path) -> bool:
         """Exchange two folders atomically (``renameat2``)."""
         return exchange(one, other)
+
+    def rename(self, one: Path, other: Path) -> None:
+        """Rename a folder; nobody can hold it."""
+        one.rename(other)

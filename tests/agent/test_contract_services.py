@@ -49,8 +49,9 @@ def test_what_was_never_started_neither_runs_nor_should_nor_said_anything(bench:
 def test_starting_twice_is_starting_once(bench: Bench) -> None:
     manager, unit = bench.fresh(), bench.unit(POLITE)
     manager.start(unit)
-    manager.start(unit)
     wait_until(lambda: bench.lines() == ["up"], "it runs")
+    manager.start(unit)
+    bench.fresh().start(unit)
     assert manager.running(unit)
     assert manager.wanted("service")
     time.sleep(0.2)

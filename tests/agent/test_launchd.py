@@ -166,6 +166,17 @@ def test_what_survives_even_sigkill_fails_the_stop_and_stays_wanted(bench: Bench
     assert manager.wanted("service")
 
 
+def test_what_launchd_itself_is_slow_to_force_is_forced_in_time(bench: Bench, simulator: LaunchdSimulator) -> None:
+    """It counts whole seconds, and none means for ever."""
+    unit = bench.unit("#!/bin/sh\ntrap '' TERM\necho up >> said\nwhile :; do sleep 0.05; done\n", timeout=0.2)
+    manager = bench.fresh()
+    manager.start(unit)
+    wait_until(lambda: bench.lines() == ["up"], "it runs")
+    simulator.jobs[LABEL].content["ExitTimeOut"] = 3600
+    manager.stop(unit)
+    assert simulator.jobs == {}
+
+
 def test_a_bootout_that_fails_is_followed_by_force(bench: Bench, simulator: LaunchdSimulator) -> None:
     """And launchd may not start it again then: the job stays loaded, so the stop has failed, and says why."""
     simulator.throttle_seconds = 0

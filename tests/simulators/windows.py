@@ -59,6 +59,8 @@ class WindowsSimulator:
     slow_to_accept: int = 0
     """How many stop controls a service refuses since it is still starting."""
     deaf: bool = False
+    refusing_access: int = 0
+    """The error number with which access lists are not set."""
     failing: dict[str, list[int]] = field(default_factory=dict)
     dying_at: int | None = None
     services: dict[str, SimulatedService] = field(default_factory=dict)
@@ -237,6 +239,8 @@ class WindowsSimulator:
     ) -> int:
         assert (kind, group, sacl) == (1, None, None)
         assert owner == acl
+        if self.refusing_access:
+            return self.refusing_access
         self.security[name] = (self._memory[acl].value, what)
         return 0
 
