@@ -28,9 +28,11 @@ from agent.errors import AgentError, local_failure
 from agent.lock import only_one
 from agent.paths import Paths
 from agent.platform.detect import this_platform
+from agent.platform.ownservice import RunAs
 from agent.platform.spawn import become_agent
 from agent.quarantine import ATTEMPTS, Quarantine, save_quarantine
 from agent.recover import recover
+from agent.registration import register_agent
 from agent.result import Result, result_of
 from agent.runner import Stuck
 from agent.services import start_components, stop_components
@@ -128,6 +130,11 @@ def commands(root_dir: Path) -> None:
 @click.option(
     "--service-manager", type=click.Choice([str(kind) for kind in ServiceKind]), help="Who runs the components."
 )
+@click.option(
+    "--run-as",
+    type=click.Choice([str(one) for one in RunAs]),
+    help="How the agent itself runs under systemd (daemon, or what it was before).",
+)
 @click.option("--device-id", metavar="UUID", help="This machine's id; a random one is made and kept otherwise.")
 @click.option("--org-id", metavar="ID")
 @click.option("--site-id", metavar="ID")
@@ -140,6 +147,7 @@ def install(
     channel: str | None,
     components: str | None,
     mirrors: tuple[str, ...],
+    run_as: str | None,
     **others: str | None,
 ) -> int:
     """Configure this machine, and install its components. Run again, it changes what is given and keeps the rest."""
@@ -154,7 +162,10 @@ def install(
     paths.create()
     with only_one(paths.lock):
         provision(paths, Provision(root_file, secret_file, settings), str(uuid.uuid4()))
-        result = _cycle(paths, load_config(paths.config, os.environ, {}), "install")
+        config = load_config(paths.config, os.environ, {})
+        result = _cycle(paths, config, "install")
+    # After the lock: the resident agent begins with a cycle of its own.
+    register_agent(put_together(paths, config, the_world()), None if run_as is None else RunAs(run_as))
     return _tell(result)
 
 

@@ -10,14 +10,15 @@ from typing import NoReturn
 
 def spawn_agent(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Start ``commandit-updater`` with arguments and return the process id; raise ``OSError``."""
-    return os.posix_spawn(sys.executable, _command(arguments), dict(environment), setsigmask=[])
+    return os.posix_spawn(sys.executable, agent_command(arguments), dict(environment), setsigmask=[])
 
 
 def become_agent(arguments: Sequence[str]) -> NoReturn:
     """Replace this process by a fresh ``commandit-updater``; raise ``OSError``."""
-    os.execv(sys.executable, _command(arguments))  # noqa: S606 -- ourselves
+    os.execv(sys.executable, agent_command(arguments))  # noqa: S606 -- ourselves
 
 
-def _command(arguments: Sequence[str]) -> list[str]:
+def agent_command(arguments: Sequence[str] = ()) -> list[str]:
+    """Return the command line of this very agent."""
     frozen = getattr(sys, "frozen", False)
     return [sys.executable, *([] if frozen else ["-m", "agent"]), *arguments]

@@ -16,6 +16,7 @@ from pathlib import Path
 from agent.codes import Code
 from agent.durable import replace_file, sync_folder
 from agent.errors import AgentError, local_failure
+from agent.platform.cgroup import members
 from agent.platform.unitfile import SUFFIX, unit_name, unit_text, written_for
 from agent.ports import Clock, Finished, Programs, Unit
 from repo_server.core.package import ServiceKind
@@ -28,6 +29,7 @@ FORCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 _UP = frozenset({"active", "reloading", "activating", "deactivating", "refreshing"})
 _WAITS_FOR_RESTART = frozenset({"auto-restart", "auto-restart-queued"})
+_PROPERTIES = ("ActiveState", "SubState", "FragmentPath", "InvocationID", "ControlGroup")
 _PUBLIC_FILE = 0o644
 
 
@@ -52,6 +54,8 @@ class _State:
     """Path of the unit file in force, "" if there is none."""
     invocation: str
     """A new one for each start."""
+    group: str
+    """Path of its control group, "" while it has none."""
 
     @property
     def is_up(self) -> bool:
@@ -145,17 +149,20 @@ class SystemdManager:
 
     def _stop(self, name: str, unit: Unit) -> None:
         """Ask, wait for the package's time, kill; raise ``AgentError(STOP_FAILED)``."""
-        timeout = unit.service.stop_timeout_seconds
+        before, timeout = self._show(name), unit.service.stop_timeout_seconds
         asked = self._call("stop", name, timeout=max(timeout, PAUSE_SECONDS))
         deadline = self._clock.monotonic() + FORCE_SECONDS
-        # Also after a good stop: a unit with KillMode=process leaves others behind.
-        self._call("kill", "--signal=SIGKILL", name)
-        while (state := self._show(name)) is None or state.is_up:
+        while True:
+            # Also after a good stop: a unit with KillMode=process leaves others behind.
+            self._call("kill", "--signal=SIGKILL", name)
+            state = self._show(name)
+            if state is not None and not state.is_up and (before is None or not members(before.group)):
+                return
             if self._clock.monotonic() >= deadline:
-                found = "systemd does not answer" if state is None else f"it is {state.active} ({state.sub})"
+                found = "systemd does not answer" if state is None else f"{state.active} ({state.sub})"
                 raise AgentError(
                     Code.STOP_FAILED,
-                    f"{unit.component}: {name} is not stopped {FORCE_SECONDS:.0f} s after SIGKILL, {found}: "
+                    f"{unit.component}: {name} is not stopped {FORCE_SECONDS:.0f} s after SIGKILL; {found}: "
                     f"{asked.output[-300:]}. See systemctl status {name}",
                 )
             self._clock.sleep(PAUSE_SECONDS)
@@ -216,11 +223,11 @@ class SystemdManager:
 
     def _show(self, name: str) -> _State | None:
         """Return what systemd says, ``None`` if it does not answer."""
-        said = self._call("show", "--property=ActiveState,SubState,FragmentPath,InvocationID", name)
+        said = self._call("show", f"--property={','.join(_PROPERTIES)}", name)
         pairs = dict(line.partition("=")[::2] for line in said.output.splitlines())
         if said.exit_code != 0 or "ActiveState" not in pairs:
             return None
-        return _State(*(pairs.get(key, "") for key in ("ActiveState", "SubState", "FragmentPath", "InvocationID")))
+        return _State(*(pairs.get(key, "") for key in _PROPERTIES))
 
     def _must(self, unit: Unit, verb: str, *arguments: str, timeout: float = CALL_SECONDS) -> None:
         done = self._call(verb, *arguments, timeout=timeout)

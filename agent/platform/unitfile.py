@@ -111,11 +111,11 @@ def _generated(unit: Unit) -> str:
     return _GENERATED.format(
         component=unit.component,
         folder=_escaped(str(unit.folder)),
-        command=" ".join(_quoted(word) for word in command),
+        command=" ".join(quoted(word) for word in command),
     )
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """Return a word of a command line as systemd reads it back unchanged (systemd.service(5))."""
     escaped = "".join(
         char if char.isprintable() and char not in '"\\' else f"\\{char}" if char in '"\\' else _octal(char)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from simulators.repository import Repository
 from support.machine import Machine, base_system, cache_folder, machine_on, why_not
 
 
@@ -20,6 +21,14 @@ def machine(base: Path, tmp_path: Path) -> Iterator[Machine]:
     """Give a machine of one's own, switched off."""
     with machine_on(base, tmp_path / "machine") as machine:
         yield machine
+
+
+@pytest.fixture
+def machine_repository(tmp_path: Path, machine: Machine) -> Iterator[Repository]:
+    """Give a server that the machine can reach, with its root of trust on the machine's disk."""
+    with Repository(tmp_path / "downloads") as repository:
+        (machine.root / "root/root.json").write_bytes(repository.root_json.read_bytes())
+        yield repository
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from simulators.repository import Repository
-from support.components import Package
 from support.endpoints import wait_until
-from support.machine import ROOT, Machine
+from support.machine import Machine
+from support.systemd import halt_at, install, package, publish, runs
 
 pytestmark = pytest.mark.root
 
-HALTED = ROOT / "tests/faults/halted_agent.py"
-
-UNIT = """\
-[Unit]
-Description={component} {version}
-
-[Service]
-ExecStart=/opt/commandit/{component}/bin/serve
-Restart=always
-RestartSec=1
-
-[Install]
-WantedBy=multi-user.target
-"""
-PROGRAM = '#!/bin/sh\necho "this is {component} {version}"\nwhile :; do sleep 3600 & wait $!; done\n'
-
-
-def package(component: str, version: str, *, program: str = PROGRAM, health: str = "", stop: float = 5) -> Package:
-    unit = UNIT.format(component=component, version=version)
-    return Package(
-        component,
-        version,
-        program=program,
-        service=f'kind = "systemd"\nname = "demo-{component}"\nstop_timeout_seconds = {stop}',
-        health=health or 'kind = "process"\ntimeout_seconds = 5\nprobation_seconds = 2',
-        files={f"systemd/demo-{component}.service": unit},
-    )
-
 
 @pytest.fixture
-def repository(tmp_path: Path, machine: Machine) -> Iterator[Repository]:
-    with Repository(tmp_path / "downloads") as repository:
-        (machine.root / "root/root.json").write_bytes(repository.root_json.read_bytes())
-        yield repository
-
-
-def publish(repository: Repository, *packages: Package) -> None:
-    for one in packages:
-        repository.publish(one.name, one.build())
-
-
-def install(machine: Machine, repository: Repository, *components: str) -> None:
-    names = ",".join(components)
-    machine.agent("install", "--server", repository.url, "--root", "/root/root.json", "--components", names)
+def repository(machine_repository: Repository) -> Repository:
+    return machine_repository
 
 
 def units(machine: Machine) -> list[str]:
@@ -71,32 +25,6 @@ def programs(machine: Machine, component: str) -> int:
     """Return how many processes of a component there are."""
     look = f"cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -cx '[/]opt/commandit/{component}/bin/serve'"
     return int(machine.do("sh", "-c", look, expect=None).stdout)
-
-
-def register_recovery(machine: Machine) -> None:
-    """Put the recovery unit in place, with the agent that is under test here."""
-    text = (ROOT / "systemd/commandit-updater-recover.service").read_text()
-    command = f"ExecStart={sys.executable} -m agent recover"
-    text = re.sub(r"(?m)^ExecStart=.*$", command, text)
-    (machine.root / "etc/systemd/system/commandit-updater-recover.service").write_text(text)
-    machine.do("systemctl", "enable", "commandit-updater-recover.service")
-
-
-def halt_at(machine: Machine, step: str) -> None:
-    """Update, and stop the agent dead at a step of the second component."""
-    cycle = subprocess.Popen(machine.inside(sys.executable, HALTED, step, "probe", "once"), stdout=subprocess.PIPE)
-    with cycle:
-        assert cycle.stdout is not None
-        assert cycle.stdout.readline() == b"halted\n"
-        machine.cut_power()
-
-
-def runs(machine: Machine, component: str) -> str:
-    """Return which version of a component's unit is at work."""
-    unit = f"demo-{component}.service"
-    assert machine.is_active(unit), machine.do("systemctl", "status", unit, expect=None).stdout
-    assert machine.show(unit, "UnitFileState") == "enabled"
-    return machine.show(unit, "Description").removeprefix(f"{component} ")
 
 
 def test_a_service_is_installed_updated_and_comes_back_after_a_reboot(machine: Machine, repository: Repository) -> None:
@@ -133,9 +61,7 @@ def test_a_version_that_fails_its_health_check_goes_and_the_old_unit_comes_back(
 def test_a_first_installation_that_fails_leaves_nothing_in_systemd(machine: Machine, repository: Repository) -> None:
     machine.boot()
     publish(repository, package("service", "1.0.0", program="#!/bin/sh\nexit 3\n"))
-    machine.agent(
-        "install", "--server", repository.url, "--root", "/root/root.json", "--components", "service", expect=1
-    )
+    install(machine, repository, "service", expect=1)
     assert units(machine) == []
     assert machine.show("demo-service.service", "LoadState") == "not-found"
 
@@ -146,10 +72,9 @@ def test_after_a_power_cut_in_the_middle_one_whole_set_runs(
 ) -> None:
     """Promise 1: the second component is cut off at a step; after the boot all are back at the old release."""
     machine.boot()
-    register_recovery(machine)
     components = ("service", "probe")
     publish(repository, *(package(name, "1.0.0") for name in components))
-    install(machine, repository, *components)
+    install(machine, repository, *components, run_as="timer")
     slow = 'kind = "process"\ntimeout_seconds = 5\nprobation_seconds = 3'
     publish(repository, *(package(name, "1.1.0", health=slow) for name in components))
     halt_at(machine, step)
@@ -185,9 +110,7 @@ def test_a_unit_of_somebody_else_is_never_touched(machine: Machine, repository: 
     machine.do("systemctl", "daemon-reload")
     machine.do("systemctl", "start", "demo-service")
     publish(repository, package("service", "1.0.0"))
-    said = machine.agent(
-        "install", "--server", repository.url, "--root", "/root/root.json", "--components", "service", expect=1
-    ).stderr
+    said = install(machine, repository, "service", expect=1).stderr
     assert "did not write" in said
     assert machine.is_active("demo-service")
     assert theirs.read_text() == "[Service]\nExecStart=/bin/sleep 7200\n"
