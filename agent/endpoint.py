@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.actions import SequenceActions, Source
+from agent.codes import Code
 from agent.config import Config
 from agent.health import HealthChecker
 from agent.install import Installer
@@ -86,7 +87,7 @@ def put_together(paths: Paths, config: Config, world: World) -> Endpoint:
         log=log,
         spool=Spool(paths.spool),
         journal=Journal(paths.journal, paths.install_root / ".sequence.json"),
-        installer=Installer(paths, disk),
+        installer=Installer(paths, disk, lambda text: log.warning(text, code=Code.IO)),
         disk=disk,
         services=_services(paths, world, programs),
         programs=programs,

@@ -3,13 +3,16 @@
 Beside ``<component>`` lie, during a sequence only: ``.<component>.unpacked`` (the archive without its payload: hooks,
 ``package.toml``), ``.<component>.new`` (the next install folder) and ``.<component>.old`` (the backup). What an
 interrupted sequence left is told by inode: the folder that was installed before is the old one, wherever it lies now.
+What cannot be removed (an immutable file, something mounted) is moved aside as ``.<component>.left-<number>``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +52,11 @@ class Places:
 class Installer:
     """Prepares, exchanges and takes back install folders. Holds nothing that a restart would miss."""
 
-    def __init__(self, paths: Paths, disk: Disk) -> None:
+    def __init__(self, paths: Paths, disk: Disk, say: Callable[[str], None] = lambda _text: None) -> None:
+        """``say`` is told what had to be moved aside."""
         self._paths = paths
         self._disk = disk
+        self._say = say
         self._carried: dict[str, keep.Carried] = {}
 
     def places(self, component: str) -> Places:
@@ -138,18 +143,22 @@ class Installer:
         with _local(f"restore {places.live}"):
             if item.old_folder is None:
                 if places.live.exists():
-                    _remove(places.new)
+                    self._clear(places.new)
                     self._disk.rename(places.live, places.new)
             elif _inode(places.live) != item.old_folder:
                 self._put_back(places, item.old_folder)
             sync_folder(places.live.parent)
 
     def clean(self, component: str) -> None:
-        """Remove everything beside the live folder. Idempotent. Raises ``LocalFailure``."""
+        """Remove everything beside the live folder, or move it aside. Idempotent. Raises ``LocalFailure``."""
         places = self.places(component)
         with _local(f"clean up beside {places.live}"):
+            for left in places.live.parent.glob(f".{component}.left-*"):
+                # It was said when it was moved aside, and harms nobody.
+                with contextlib.suppress(OSError):
+                    _remove(left)
             for place in (places.unpacked, places.new, places.old):
-                _remove(place)
+                self._clear(place)
             sync_folder(places.live.parent)
 
     def staged(self, component: str) -> PackageManifest:
@@ -176,9 +185,23 @@ class Installer:
             self._disk.rename(backup, places.live)
         elif not self._disk.exchange(backup, places.live):
             failed = places.new if backup == places.old else places.old
-            _remove(failed)
+            self._clear(failed)
             self._disk.rename(places.live, failed)
             self._disk.rename(backup, places.live)
+
+    def _clear(self, place: Path) -> None:
+        """Free a name for the next sequence; what cannot be removed must not block every later update (FR-UPD-008)."""
+        try:
+            _remove(place)
+        except OSError as error:
+            aside = _unused(place)
+            try:
+                self._disk.rename(place, aside)
+            except OSError:
+                # Why it cannot be removed says more than why it cannot be moved.
+                raise error from None
+            why = f"{error.strerror}: {error.filename or place}"
+            self._say(f"{place} cannot be removed ({why}); it lies in {aside} now, remove it by hand")
 
 
 @contextlib.contextmanager
@@ -194,6 +217,12 @@ def _inode(path: Path) -> int | None:
         return path.lstat().st_ino
     except FileNotFoundError:
         return None
+
+
+def _unused(place: Path) -> Path:
+    component = place.name.removeprefix(".").partition(".")[0]
+    names = (place.with_name(f".{component}.left-{number}") for number in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _remove(path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,3 +182,52 @@ def test_kept_files_need_space_as_well(paths: Paths) -> None:
     small.check_space({"service": 1 << 20}, {"service": ()})
     with pytest.raises(AgentError, match="MiB"):
         small.check_space({"service": 1 << 20}, {"service": ("data/**",)})
+
+
+@contextmanager
+def immutable(file: Path) -> Iterator[None]:
+    """Make a file undeletable, wherever its folder is moved to."""
+    if os.geteuid() != 0 or subprocess.run(["chattr", "+i", str(file)], capture_output=True, check=False).returncode:
+        pytest.skip("immutable files need root and a file system that has them")
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        yield
+    finally:
+        now = Path(f"/proc/self/fd/{descriptor}").readlink()
+        os.close(descriptor)
+        subprocess.run(["chattr", "-i", str(now)], check=True)
+
+
+@pytest.mark.root
+def test_a_leftover_that_cannot_be_removed_is_moved_aside_and_blocks_no_later_update(paths: Paths) -> None:
+    """FR-UPD-008."""
+    said: list[str] = []
+    installer = Installer(paths, LinuxDisk(), said.append)
+    install(installer, paths)
+    with immutable(paths.install("service") / "VERSION"):
+        for version in ("1.1.0", "1.2.0"):
+            install(installer, paths, version)
+            assert live(paths) == version
+        left = paths.install_root / ".service.left-1"
+        assert (left / "VERSION").read_text() == "1.0.0"
+        (message,) = said
+        assert str(left) in message
+        assert "Operation not permitted" in message
+    installer.clean("service")
+    assert [path.name for path in paths.install_root.iterdir()] == ["service"]
+
+
+@pytest.mark.root
+def test_a_leftover_that_cannot_be_removed_does_not_stop_the_way_back(paths: Paths) -> None:
+    """FR-RBK-002: of a first installation, which goes to where the leftover lies."""
+    installer = Installer(paths, LinuxDisk())
+    item = item_of(installer)
+    stage(installer, paths, item)
+    installer.exchange(item)
+    (paths.install_root / ".service.new").mkdir()
+    stuck = paths.install_root / ".service.new" / "stuck"
+    stuck.touch()
+    with immutable(stuck):
+        installer.restore(item)
+        assert not paths.install("service").exists()
+        assert (paths.install_root / ".service.left-1" / "stuck").exists()
