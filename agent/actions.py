@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agent.blame import fault_of
 from agent.codes import Code
+from agent.contents import drop_listings
 from agent.download import Downloader
 from agent.errors import AgentError, PackageRefused
 from agent.health import HealthChecker
@@ -221,8 +222,11 @@ class SequenceActions:
     def _tidy(self, entry: Entry, *, keep_downloads: bool) -> None:
         """Remove what the sequence left; what cannot be removed now is removed before the next one (FR-UPD-008)."""
         critical = {failure.component for failure in entry.critical}
+        installed = self._manifest().components
         try:
             for item in entry.sequence.items:
+                current = installed.get(item.component)
+                drop_listings(self.paths, item.component, but=None if current is None else current.sha256)
                 if item.component not in critical:
                     self.installer.clean(item.component)
                 if not keep_downloads:

@@ -38,6 +38,7 @@ from agent.runner import Stuck
 from agent.services import start_components, stop_components
 from agent.standing import Standing
 from agent.status import OperationStatus, Status, load_status
+from agent.verify import verify as verify_components
 from repo_server.core.model import Channel
 from repo_server.core.package import ServiceKind
 
@@ -248,6 +249,24 @@ def start(paths: Paths, components: tuple[str, ...]) -> int:
     endpoint = _for_repair(paths)
     with only_one(paths.lock):
         return _tell_failures(start_components(endpoint, components))
+
+
+@commands.command()
+@click.argument("components", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@command
+def verify(paths: Paths, components: tuple[str, ...], as_json: bool) -> int:
+    """Compare installed files with the lists of their packages (all components, if none is named)."""
+    endpoint = _for_repair(paths)
+    with only_one(paths.lock):
+        verified = verify_components(endpoint, components)
+    same = all(one.same for one in verified)
+    if as_json:
+        click.echo(json.dumps({"same": same, "components": [one.to_json() for one in verified]}, indent=2))
+    else:
+        for line in [line for one in verified for line in one.in_words()] or ["Nothing is installed."]:
+            _say(line)
+    return EXIT_DONE if same else EXIT_FAILED
 
 
 @commands.command()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from agent import keep
 from agent.codes import Code
+from agent.contents import keep_listing, list_folder, listing_path
 from agent.durable import sync_folder
 from agent.errors import AgentError, LocalFailure, PackageRefused, local_failure
 from agent.journal import Item
@@ -107,6 +108,8 @@ class Installer:
             )
         with _local(f"prepare {places.new}"):
             self._disk.rename(payload, places.new)
+            # Before anything of the machine's own comes in.
+            keep_listing(listing_path(self._paths, item.component, item.sha256), list_folder(places.new))
             if places.live.is_dir():
                 self._carried[item.component] = keep.carry(places.live, places.new, package.preserve)
             sync_folder(places.live.parent)

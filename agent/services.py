@@ -16,7 +16,7 @@ from repo_server.core.package import ServiceKind
 
 def stop_components(endpoint: Endpoint, names: Sequence[str]) -> tuple[AgentError, ...]:
     """Stop components (all if none is named), the last installed first; return what did not work."""
-    return _each(endpoint, reversed(_chosen(endpoint, names)), endpoint.services.stop)
+    return _each(endpoint, reversed(chosen(endpoint, names)), endpoint.services.stop)
 
 
 def start_components(endpoint: Endpoint, names: Sequence[str]) -> tuple[AgentError, ...]:
@@ -28,18 +28,19 @@ def start_components(endpoint: Endpoint, names: Sequence[str]) -> tuple[AgentErr
             raise AgentError(
                 Code.ROLLBACK_FAILED, f"{name} could not be taken back and waits for repair: {held.message}"
             )
-    chosen = [one for one in _chosen(endpoint, names) if quarantine.holds(one.name) is None]
-    return _each(endpoint, chosen, endpoint.services.start)
+    startable = [one for one in chosen(endpoint, names) if quarantine.holds(one.name) is None]
+    return _each(endpoint, startable, endpoint.services.start)
 
 
-def _chosen(endpoint: Endpoint, names: Sequence[str]) -> list[InstalledComponent]:
+def chosen(endpoint: Endpoint, names: Sequence[str]) -> list[InstalledComponent]:
+    """Return installed components (all if none is named) in the order of their installation; raise NOT_SUPPORTED."""
     components = load_manifest(endpoint.paths.manifest).manifest.components
     unknown = sorted(set(names) - set(components))
     if unknown:
         there = ", ".join(sorted(components)) or "nothing"
         raise AgentError(Code.NOT_SUPPORTED, f"{', '.join(unknown)} is not installed; there is: {there}")
-    chosen = [component for name, component in components.items() if not names or name in names]
-    return sorted(chosen, key=lambda one: (one.installed_at, one.name))
+    found = [component for name, component in components.items() if not names or name in names]
+    return sorted(found, key=lambda one: (one.installed_at, one.name))
 
 
 def _each(
