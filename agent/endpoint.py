@@ -13,16 +13,11 @@ from agent.install import Installer
 from agent.journal import Journal
 from agent.logs import Log
 from agent.paths import Paths
-from agent.platform.bykind import ByKind
-from agent.platform.linux import LinuxDisk
-from agent.platform.process import Launch, ProcessManager
-from agent.platform.programs import LocalPrograms
-from agent.platform.systemd import SystemdManager, SystemdPlaces
+from agent.platform.machine import Given, Machine, machine_of
 from agent.ports import Clock, Disk, Programs, ServiceManager
 from agent.runner import Interruption, Runner
 from agent.spool import Spool
 from repo_server.core.model import Platform
-from repo_server.core.package import ServiceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +70,13 @@ class Endpoint:
         return Runner(actions, self.journal, self.log, self.interruption)
 
 
-def put_together(paths: Paths, config: Config, world: World) -> Endpoint:
-    """Build an endpoint; the folders of ``paths`` must be there. Touches nothing."""
-    disk, programs = LinuxDisk(), LocalPrograms(world.environment, paths.run)
+def put_together(paths: Paths, config: Config, world: World, machine: Machine | None = None) -> Endpoint:
+    """Build an endpoint; the folders of ``paths`` must be there. Touches nothing.
+
+    ``machine``: other ports than those of the system this runs on.
+    """
+    if machine is None:
+        machine = machine_of(world.platform.os, Given(paths, world.clock, world.environment, world.new_id))
     paths = paths.configured(config.component_manifest_path, config.log_file_path, config.root_path)
     log = Log(paths.log, world.clock.now, max_bytes=config.log_max_size_mb << 20, max_files=config.log_max_files)
     return Endpoint(
@@ -87,17 +86,8 @@ def put_together(paths: Paths, config: Config, world: World) -> Endpoint:
         log=log,
         spool=Spool(paths.spool),
         journal=Journal(paths.journal, paths.install_root / ".sequence.json"),
-        installer=Installer(paths, disk, lambda text: log.warning(text, code=Code.IO)),
-        disk=disk,
-        services=_services(paths, world, programs),
-        programs=programs,
+        installer=Installer(paths, machine.disk, lambda text: log.warning(text, code=Code.IO)),
+        disk=machine.disk,
+        services=machine.services,
+        programs=machine.programs,
     )
-
-
-def _services(paths: Paths, world: World, programs: Programs) -> ByKind:
-    managers: dict[ServiceKind, ServiceManager] = {
-        ServiceKind.PROCESS: ProcessManager(paths.run, Launch(world.environment, world.new_id))
-    }
-    if paths.is_whole_machine:
-        managers[ServiceKind.SYSTEMD] = SystemdManager(SystemdPlaces(paths.journal), programs, world.clock)
-    return ByKind(managers)

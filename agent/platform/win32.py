@@ -103,6 +103,9 @@ KERNEL32: Mapping[str, Prototype] = {
     "TerminateProcess": (c_int32, c_void_p, c_uint32),
     "WaitForSingleObject": (c_uint32, c_void_p, c_uint32),
     "CloseHandle": (c_int32, c_void_p),
+    "CreateJobObjectW": (c_void_p, c_void_p, c_wchar_p),
+    "SetInformationJobObject": (c_int32, c_void_p, c_uint32, c_void_p, c_uint32),
+    "AssignProcessToJobObject": (c_int32, c_void_p, c_void_p),
     "MoveFileExW": (c_int32, c_wchar_p, c_wchar_p, c_uint32),
     "LocalFree": (c_void_p, c_void_p),
 }

@@ -144,6 +144,13 @@ def test_on_windows_the_last_resort_is_the_next_boot(tmp_path: Path) -> None:
         disk.remove_at_reboot(tmp_path / "old.exe")
 
 
+def test_on_windows_any_other_error_is_not_waited_for(folders: tuple[Path, Path]) -> None:
+    calls: list[Path] = []
+    with pytest.raises(PermissionError):
+        windows_disk(held(win32.ERROR_FILE_NOT_FOUND, 10_000, calls)).rename(*folders)
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("descriptor", [PRIVATE, PUBLIC])
 def test_a_protected_folder_inherits_nothing_and_belongs_to_administrators(tmp_path: Path, descriptor: str) -> None:
     simulator = WindowsSimulator("", {})

@@ -236,11 +236,13 @@ def test_a_damaged_register_entry_still_says_that_it_should_run(bench: Bench, si
     assert (processes(simulator), manager.wanted("service")) == (0, False)
 
 
-def test_a_package_without_a_name_or_a_command_is_refused_with_the_key_that_is_missing(bench: Bench) -> None:
+def test_a_package_without_a_name_or_a_program_is_refused_with_what_is_missing(bench: Bench) -> None:
     unit = bench.unit(STAYS)
     for key, service in (
         ("service.name", replace(unit.service, name=None)),
         ("service.command", replace(unit.service, command=())),
+        # launchd looks programs up in no PATH.
+        ("a whole path", replace(unit.service, command=("sh",))),
     ):
         with pytest.raises(AgentError, match=key):
             bench.fresh().start(replace(unit, service=service))

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from ctypes import POINTER, cast
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 from agent.platform import win32
+from agent.platform.jobs import ExtendedLimits
 from agent.platform.win32 import ADVAPI32, KERNEL32, FailureActions, Prototype, ServiceStatusProcess, Win32
 
 AUTO, DEMAND = 2, 3
@@ -46,6 +49,14 @@ class SimulatedService:
     ended_at: float | None = None
     """When it failed; ``None`` if it was stopped."""
     deleted: bool = False
+
+
+@dataclass
+class SimulatedJob:
+    """A job object; what a program starts belongs to its process group here."""
+
+    leaders: list[int] = field(default_factory=list)
+    ends_when_closed: bool = False
 
 
 @dataclass
@@ -247,7 +258,10 @@ class WindowsSimulator:
     # The functions of kernel32
 
     def OpenProcess(self, access: int, inherit: int, pid: int) -> int:  # noqa: N802
-        assert (access, inherit) == (0x10_0001, 0)
+        assert inherit == 0
+        if access == 0x0101:
+            return self._handle(pid)
+        assert access == 0x10_0001
         found = [one.process for one in self.services.values() if one.process is not None and one.process.pid == pid]
         return self._handle(found[0]) if found else self._fail(win32.ERROR_INVALID_PARAMETER)
 
@@ -265,7 +279,25 @@ class WindowsSimulator:
         return win32.WAIT_TIMEOUT if self.open_handles[handle].poll() is None else 0
 
     def CloseHandle(self, handle: int) -> int:  # noqa: N802
-        del self.open_handles[handle]
+        closed = self.open_handles.pop(handle)
+        if isinstance(closed, SimulatedJob) and closed.ends_when_closed:
+            for leader in closed.leaders:
+                with suppress(ProcessLookupError):
+                    os.killpg(leader, signal.SIGKILL)
+        return 1
+
+    def CreateJobObjectW(self, security: int | None, name: str | None) -> int:  # noqa: N802
+        assert (security, name) == (None, None)
+        return self._handle(SimulatedJob())
+
+    def SetInformationJobObject(self, job: int, level: int, limits: int, size: int) -> int:  # noqa: N802
+        assert (level, size) == (9, 144)
+        flags = cast(limits, POINTER(ExtendedLimits)).contents.flags
+        self.open_handles[job].ends_when_closed = bool(flags & 0x2000)
+        return 1
+
+    def AssignProcessToJobObject(self, job: int, process: int) -> int:  # noqa: N802
+        self.open_handles[job].leaders.append(self.open_handles[process])
         return 1
 
     def MoveFileExW(self, source: str, target: str | None, flags: int) -> int:  # noqa: N802

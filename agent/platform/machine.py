@@ -1,0 +1,88 @@
+"""What the engine gets of the system it runs on: each port by the adapter for that system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from agent.codes import Code
+from agent.errors import AgentError
+from agent.paths import Paths
+from agent.platform.bykind import ByKind
+from agent.ports import Clock, Disk, Programs, ServiceManager
+from repo_server.core.model import Os
+from repo_server.core.package import ServiceKind
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What adapters work with, and only a composition root can give."""
+
+    paths: Paths
+    clock: Clock
+    environment: Mapping[str, str]
+    new_id: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The ports of one machine."""
+
+    disk: Disk
+    programs: Programs
+    services: ServiceManager
+
+
+# Each system's adapters are imported where they are chosen: a cycle on one pays nothing for the others.
+
+
+def machine_of(system: Os, given: Given) -> Machine:
+    """Return the ports of a machine; raise ``AgentError(NOT_SUPPORTED)`` if this is not such a one."""
+    return {Os.LINUX: _linux, Os.MACOS: _macos, Os.WINDOWS: _windows}[system](given)
+
+
+def _linux(given: Given) -> Machine:
+    from agent.platform.linux import LinuxDisk
+    from agent.platform.process import Launch, ProcessManager
+    from agent.platform.programs import LocalPrograms
+    from agent.platform.systemd import SystemdManager, SystemdPlaces
+
+    programs = LocalPrograms(given.environment, given.paths.run)
+    managers: dict[ServiceKind, ServiceManager] = {
+        ServiceKind.PROCESS: ProcessManager(given.paths.run, Launch(given.environment, given.new_id))
+    }
+    if given.paths.is_whole_machine:
+        managers[ServiceKind.SYSTEMD] = SystemdManager(SystemdPlaces(given.paths.journal), programs, given.clock)
+    return Machine(LinuxDisk(), programs, ByKind(managers))
+
+
+def _macos(given: Given) -> Machine:
+    from agent.platform.launchctl import launchctl
+    from agent.platform.launchd import DAEMONS, Launchd, LaunchdManager
+    from agent.platform.macos import MacDisk
+    from agent.platform.portable import PortablePrograms, SessionTether
+
+    launchd = Launchd(given.paths.root_dir / DAEMONS, launchctl, given.clock, given.environment)
+    return Machine(
+        MacDisk(),
+        PortablePrograms(given.environment, given.paths.run, SessionTether()),
+        ByKind({ServiceKind.LAUNCHD: LaunchdManager(given.paths.run, launchd)}),
+    )
+
+
+def _windows(given: Given) -> Machine:
+    from agent.platform.jobs import JobTether
+    from agent.platform.portable import PortablePrograms
+    from agent.platform.win32 import load_win32
+    from agent.platform.windows import WindowsManager
+    from agent.platform.windows_disk import WindowsDisk
+
+    try:
+        api = load_win32()
+    except OSError as error:
+        raise AgentError(Code.NOT_SUPPORTED, f"the agent cannot drive Windows here: {error}") from error
+    return Machine(
+        WindowsDisk(api, given.clock),
+        PortablePrograms(given.environment, given.paths.run, JobTether(api)),
+        ByKind({ServiceKind.WINDOWS_SERVICE: WindowsManager(given.paths.run, api, given.clock)}),
+    )
