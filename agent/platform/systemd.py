@@ -29,7 +29,8 @@ FORCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 _UP = frozenset({"active", "reloading", "activating", "deactivating", "refreshing"})
 _WAITS_FOR_RESTART = frozenset({"auto-restart", "auto-restart-queued"})
-_PROPERTIES = ("ActiveState", "SubState", "FragmentPath", "InvocationID", "ControlGroup")
+_PROPERTIES = ("ActiveState", "SubState", "FragmentPath", "InvocationID", "ControlGroup", "ConditionResult")
+_JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--output=cat")
 _PUBLIC_FILE = 0o644
 
 
@@ -56,6 +57,8 @@ class _State:
     """A new one for each start."""
     group: str
     """Path of its control group, "" while it has none."""
+    conditions: str
+    """``no``: systemd did not start it, for a condition of the unit does not hold."""
 
     @property
     def is_up(self) -> bool:
@@ -95,12 +98,15 @@ class SystemdManager:
         self._must(unit, "enable", name)
         self._sync_links()
         self._call("reset-failed", name)
-        self._must(unit, "start", name, timeout=START_SECONDS)
+        started = self._call("start", name, timeout=START_SECONDS)
+        if started.exit_code != 0:
+            raise self._start_failed(unit, f"cannot start {name}: {_in_words(started)}; {self._journal(name)}")
         state = self._show(name)
+        if state is not None and state.conditions == "no":
+            raise self._start_failed(
+                unit, f"{name} has a condition that does not hold here, see systemctl status {name}"
+            )
         self._launched[unit.component] = (name, "" if state is None else state.invocation)
-        if state is None or not state.is_up:
-            said = self.last_output(unit.component).rsplit("\n", 1)[-1]
-            raise self._start_failed(unit, f"{name} ended at once; expected a service that stays. It said: {said}")
 
     def stop(self, unit: Unit) -> None:
         """Stop every unit of the component, then take it out of systemd; return only when nothing of it runs."""
@@ -142,9 +148,7 @@ class SystemdManager:
         if not names:
             return ""
         since = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else []
-        said = self._run(
-            ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=20", f"_SYSTEMD_UNIT={names[0]}", *since]
-        )
+        said = self._run([*_JOURNALCTL, "--lines=20", f"_SYSTEMD_UNIT={names[0]}", *since])
         return said.output if said.exit_code == 0 else ""
 
     def _stop(self, name: str, unit: Unit) -> None:
@@ -229,11 +233,15 @@ class SystemdManager:
             return None
         return _State(*(pairs.get(key, "") for key in _PROPERTIES))
 
-    def _must(self, unit: Unit, verb: str, *arguments: str, timeout: float = CALL_SECONDS) -> None:
-        done = self._call(verb, *arguments, timeout=timeout)
+    def _must(self, unit: Unit, verb: str, *arguments: str) -> None:
+        done = self._call(verb, *arguments)
         if done.exit_code != 0:
-            how = f"did not end within {timeout:.0f} s" if done.exit_code is None else f"ended with {done.exit_code}"
-            raise self._start_failed(unit, f"systemctl {' '.join((verb, *arguments))} {how}: {done.output[-300:]}")
+            raise self._start_failed(unit, f"systemctl {' '.join((verb, *arguments))}: {_in_words(done)}")
+
+    def _journal(self, name: str) -> str:
+        """Return what systemd itself said of a unit, in one line."""
+        said = self._run([*_JOURNALCTL, "--lines=5", f"--unit={name}"])
+        return "; ".join(said.output.splitlines())[-400:]
 
     def _start_failed(self, unit: Unit, why: str) -> AgentError:
         return AgentError(Code.START_FAILED, f"{unit.component}: {why}")
@@ -246,6 +254,12 @@ class SystemdManager:
             return self._programs.run(command, Path("/"), {}, timeout)
         except OSError as error:
             return Finished(127, f"cannot start {command[0]}: {error.strerror}; expected a machine that systemd runs")
+
+
+def _in_words(done: Finished) -> str:
+    if done.exit_code is None:
+        return "it took too long"
+    return f"it ended with {done.exit_code}, {'; '.join(done.output.splitlines())[-300:]}"
 
 
 @contextlib.contextmanager

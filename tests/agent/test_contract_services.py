@@ -1,6 +1,7 @@
 """The contract of the port ``ServiceManager``, on every adapter (FR-CMP-001, FR-CMP-004).
 
-The programs are real everywhere; launchd and the service control manager of Windows are simulators (agent/README.md).
+The programs are real everywhere; launchd, systemd and the service control manager of Windows are simulators
+(agent/README.md). The real systemd is in tests/e2e/test_systemd_components.py.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def test_what_cannot_be_started_is_said_by_its_name(bench: Bench, missing: str) 
     assert not manager.wanted("service")
 
 
-@pytest.mark.parametrize("bench", ["process", "launchd"], indirect=True)
+@pytest.mark.parametrize("bench", ["process", "launchd", "systemd"], indirect=True)
 def test_what_a_program_started_ends_with_it(bench: Bench) -> None:
     """Not on Windows: there a service's own process is ended, and nothing else (agent/README.md)."""
     child = "(trap '' TERM; while :; do sleep 0.05; echo alive >> child; done) &\n"

@@ -167,5 +167,7 @@ def machine_on(base: Path, folder: Path) -> Iterator[Machine]:
 def cache_folder(config: pytest.Config) -> Path:
     """Return where the base system is kept."""
     named = os.environ.get(CACHE_VARIABLE)
-    assert config.cache is not None
-    return Path(named) if named else Path(config.cache.mkdir("machine"))
+    if named:
+        return Path(named)
+    assert config.cache is not None, f"without pytest's cache, name a folder in {CACHE_VARIABLE}"
+    return Path(config.cache.mkdir("machine"))

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from simulators.launchctl import LaunchdSimulator
+from simulators.systemctl import SystemdSimulator
 from simulators.windows import WindowsSimulator
 
 from agent.platform.launchd import Launchd, LaunchdManager
 from agent.platform.process import Launch, ProcessManager
+from agent.platform.systemd import SystemdManager, SystemdPlaces
 from agent.platform.windows import WindowsManager
 from agent.ports import ServiceManager, Unit
 from repo_server.core.package import Service, ServiceKind
@@ -131,7 +133,25 @@ def windows_bench(folder: Path) -> Iterator[Bench]:
         simulator.power_off()
 
 
-BENCHES = {"process": process_bench, "launchd": launchd_bench, "windows": windows_bench}
+def systemd_on(folder: Path, simulator: SystemdSimulator, clock: RealClock | None = None) -> SystemdManager:
+    """Return an adapter for a simulated systemd."""
+    places = SystemdPlaces(folder / "journal", simulator.folder, folder / "started")
+    return SystemdManager(places, simulator, clock or RealClock())
+
+
+@contextmanager
+def systemd_bench(folder: Path) -> Iterator[Bench]:
+    """Systemd, simulated down to ``systemctl``; units are made from the command."""
+    units = folder / "units"
+    units.mkdir()
+    simulator = SystemdSimulator(units)
+    try:
+        yield Bench(folder, ServiceKind.SYSTEMD, lambda: systemd_on(folder, simulator))
+    finally:
+        simulator.power_off()
+
+
+BENCHES = {"process": process_bench, "launchd": launchd_bench, "systemd": systemd_bench, "windows": windows_bench}
 
 
 def _run_folder(folder: Path) -> Path:
