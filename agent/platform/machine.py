@@ -47,7 +47,7 @@ def _linux(given: Given) -> Machine:
     from agent.platform.programs import LocalPrograms
     from agent.platform.systemd import SystemdManager, SystemdPlaces
 
-    programs = LocalPrograms(given.environment, given.paths.run)
+    programs = LocalPrograms(given.environment)
     managers: dict[ServiceKind, ServiceManager] = {
         ServiceKind.PROCESS: ProcessManager(given.paths.run, Launch(given.environment, given.new_id))
     }

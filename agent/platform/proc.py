@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,18 @@ def holders_of(marker: bytes, leader: int | None = None) -> list[int]:
     return found
 
 
+def end_holders(marker: bytes, leader: int | None, seconds: float) -> list[int]:
+    """Kill what ``holders_of`` finds until nothing is found; return what is still there after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    # Again and again, for one that was just listed may have started another.
+    while members := holders_of(marker, leader):
+        if time.monotonic() >= deadline:
+            return members
+        for pid in members:
+            _kill_holder(pid, marker, deadline)
+    return []
+
+
 def group_of(pid: int) -> int | None:
     """Return a process's group, ``None`` if it is gone."""
     fields = _stat(pid)
@@ -68,11 +82,18 @@ def wait_gone(pid: int, ticks: int, timeout: float) -> bool:
         os.close(descriptor)
 
 
-def wait_child(pid: int, timeout: float) -> bool:
-    """Wait up to ``timeout`` seconds for a child that nobody has reaped; return whether it ended. Reaps nothing."""
-    descriptor = os.pidfd_open(pid)
+def _kill_holder(pid: int, marker: bytes, deadline: float) -> None:
     try:
-        return _ends(descriptor, timeout)
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # The id may have been given to somebody else since it was listed; from here on it cannot be.
+        if marker in _environment(pid):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            _ends(descriptor, deadline - time.monotonic())
+    except ProcessLookupError:
+        pass
     finally:
         os.close(descriptor)
 

@@ -1,54 +1,156 @@
-"""Runs hooks and health commands to their end, within a time limit (L43, L44)."""
+"""Runs hooks and health commands to their end, within a time limit (L43, L44).
+
+What a program writes goes through a pipe and only its end is kept, in memory: a program that never stops writing costs
+no disk, and is slowed down. All that a program starts carries a token of that run in its environment, also what leaves
+its session; it ends with the program. What clears its environment *and* leaves the session is not found.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
-import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from agent.codes import Code
+from agent.errors import AgentError
 from agent.platform.linux import die_with_parent
-from agent.platform.proc import wait_child
+from agent.platform.proc import end_holders, start_ticks
 from agent.ports import Finished
 
 TAIL_BYTES = 2000
+OUTPUT_BYTES = 8 * 1024
+"""How much of a program's output is kept: its end. One event of the log holds it whole."""
+FLOOD_BYTES = 1024 * 1024
+"""A program that wrote more is read slowly from then on, so that it waits instead of us."""
+FLOOD_PAUSE = 0.01
+FORCE_SECONDS = 10.0
+"""How long the kernel may take to end what was killed."""
+RUN_VARIABLE = "COMMANDIT_RUN"
+_CHUNK = 64 * 1024
 
 
 class LocalPrograms:
     """The ``Programs`` port: each program in its own session, with an environment of ours only."""
 
-    def __init__(self, environment: Mapping[str, str], scratch: Path) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        self._scratch = scratch
-        """A private folder for the output while a program runs."""
 
     def run(self, command: Sequence[str], folder: Path, facts: dict[str, str], timeout: float) -> Finished:
-        """Run to the end or until ``timeout`` seconds are over; what it started in its session ends with it."""
-        # A file and not a pipe: a grandchild that keeps a pipe open would hold us up after the program has ended.
-        with tempfile.TemporaryFile(dir=self._scratch) as output:
-            program = subprocess.Popen(  # noqa: S603 -- a command of a package that release keys signed
-                resolve(command, folder),
-                cwd=folder,
-                env={**self._environment, **facts},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                umask=0o022,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 -- a cycle has one thread
-            )
+        """Run to the end or until ``timeout`` seconds are over; what it started ends with it.
+
+        Raises ``OSError``, or ``AgentError(STOP_FAILED)`` if something of it cannot be killed.
+        """
+        deadline = time.monotonic() + timeout
+        token = f"{os.getpid()}.{start_ticks(os.getpid())}.{time.monotonic_ns()}"
+        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        output = _Output(read)
+        try:
+            # The program's end blocks, as programs expect it; that is a property of each end.
+            os.set_blocking(write, True)
             try:
-                in_time = wait_child(program.pid, timeout)
+                program = self._start(command, folder, {**facts, RUN_VARIABLE: token}, write)
             finally:
-                # Not reaped yet, so its id is still its own.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(program.pid, signal.SIGKILL)
-                exit_code = program.wait()
-            output.seek(max(0, output.seek(0, os.SEEK_END) - TAIL_BYTES))
-            return Finished(exit_code if in_time else None, output.read().decode(errors="replace").strip())
+                os.close(write)
+            try:
+                in_time = output.read_until_end_of(program.pid, deadline)
+            finally:
+                exit_code = _end(program, f"{RUN_VARIABLE}={token}".encode())
+            output.read_rest()
+        finally:
+            os.close(read)
+        return Finished(exit_code if in_time else None, output.text())
+
+    def _start(
+        self, command: Sequence[str], folder: Path, facts: dict[str, str], output: int
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 -- a command of a package that release keys signed
+            resolve(command, folder),
+            cwd=folder,
+            env={**self._environment, **facts},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            umask=0o022,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 -- a cycle has one thread
+        )
+
+
+class _Output:
+    """The end of what comes out of a pipe."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._kept = b""
+        self._total = 0
+
+    def read_until_end_of(self, pid: int, deadline: float) -> bool:
+        """Read until a child that nobody has reaped ends; return ``False`` if it does not until the deadline.
+
+        A grandchild that holds the pipe open does not hold us up.
+        """
+        descriptor = os.pidfd_open(pid)
+        try:
+            end, either = select.poll(), select.poll()
+            end.register(descriptor, select.POLLIN)
+            either.register(descriptor, select.POLLIN)
+            either.register(self._pipe, select.POLLIN)
+            while (left := deadline - time.monotonic()) > 0:
+                ready = dict(either.poll(left * 1000))
+                if descriptor in ready:
+                    return True
+                if self._pipe in ready and not self._read():
+                    # It closed its output; the pipe would be ready for ever.
+                    either.unregister(self._pipe)
+                if self._total > FLOOD_BYTES and end.poll(min(FLOOD_PAUSE, left) * 1000):
+                    return True
+            return bool(end.poll(0))
+        finally:
+            os.close(descriptor)
+
+    def read_rest(self) -> None:
+        """Read what is in the pipe, once: somebody who was not found may go on writing."""
+        for _ in range(FLOOD_BYTES // _CHUNK):
+            if not self._read():
+                return
+
+    def text(self) -> str:
+        """Return the end of the output, and how much is missing before it."""
+        text = self._kept.decode(errors="replace").strip()
+        cut = self._total - len(self._kept)
+        return f"[{cut} bytes before this were cut]\n{text}" if cut else text
+
+    def _read(self) -> bool:
+        try:
+            chunk = os.read(self._pipe, _CHUNK)
+        except BlockingIOError:
+            return False
+        self._total += len(chunk)
+        self._kept = (self._kept + chunk)[-OUTPUT_BYTES:]
+        return bool(chunk)
+
+
+def _end(program: subprocess.Popen[bytes], marker: bytes) -> int:
+    """Kill a program with all that carries its token; return its exit code. Raise ``AgentError(STOP_FAILED)``."""
+    try:
+        # Not reaped yet, so its id is still its own.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(program.pid, signal.SIGKILL)
+        left = end_holders(marker, program.pid, FORCE_SECONDS)
+    finally:
+        exit_code = program.wait()
+    if left:
+        raise AgentError(
+            Code.STOP_FAILED,
+            f"processes {left}, started by {program.args!r}, are still there {FORCE_SECONDS:.0f} s after SIGKILL; "
+            "see their state with ps",
+        )
+    return exit_code
 
 
 def resolve(command: Sequence[str], folder: Path) -> list[str]:
@@ -58,10 +160,11 @@ def resolve(command: Sequence[str], folder: Path) -> list[str]:
 
 
 def tail(path: Path, start: int = 0) -> str:
-    """Return the end of a file from ``start`` on, "" if it is not there."""
+    """Return the end of a file from ``start`` on, "" if it is not there; all of it if it was made shorter since."""
     try:
         with path.open("rb") as file:
-            file.seek(max(start, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(start if start <= end else 0, end - TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
     except FileNotFoundError:
         return ""

@@ -62,7 +62,7 @@ class Programs:
 def check(folder: Path, health: Health, looks: int = 1_000_000, kind: ServiceKind = ServiceKind.PROCESS) -> FastClock:
     clock = FastClock()
     unit = Unit("service", folder, Service(kind, None, ("bin/serve",)))
-    HealthChecker(Programs(looks), LocalPrograms({"PATH": "/usr/bin:/bin"}, folder), clock).check(unit, health)
+    HealthChecker(Programs(looks), LocalPrograms({"PATH": "/usr/bin:/bin"}), clock).check(unit, health)
     return clock
 
 

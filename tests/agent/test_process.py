@@ -211,7 +211,7 @@ def test_what_a_program_says_is_kept_for_its_owner(manager: ProcessManager, tmp_
 
 def test_a_hook_that_is_late_is_ended_with_everything_it_started(tmp_path: Path) -> None:
     """L44."""
-    programs = LocalPrograms(ENVIRONMENT, tmp_path)
+    programs = LocalPrograms(ENVIRONMENT)
     script = "sleep 61 & echo $!; sleep 62"
     finished = programs.run(["sh", "-c", script], tmp_path, {}, 0.3)
     assert finished.exit_code is None
@@ -223,7 +223,7 @@ def test_a_hook_does_not_outlive_a_killed_agent(tmp_path: Path) -> None:
     """Otherwise it would go on beside the recovery."""
     code = (
         "import os, sys; from pathlib import Path; from agent.platform.programs import LocalPrograms;"
-        "LocalPrograms(dict(os.environ), Path(sys.argv[1])).run(['sh', '-c', 'echo $$ > pid.tmp; mv pid.tmp pid;"
+        "LocalPrograms(dict(os.environ)).run(['sh', '-c', 'echo $$ > pid.tmp; mv pid.tmp pid;"
         " exec sleep 60'], Path(sys.argv[1]), {}, 60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as agent:
