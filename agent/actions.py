@@ -38,6 +38,8 @@ class Source:
     trust: Trust
     downloader: Downloader
     requested: frozenset[str]
+    again: frozenset[str] = frozenset()
+    """What may come in the version that is installed (FR-RIN-001)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class SequenceActions:
         for item in entry.sequence.items:
             with fault_of(item.component):
                 update = source.updates[item.component]
-                source.trust.accept(update, self.platform, installed.version_of(item.component), source.requested)
+                version, again = installed.version_of(item.component), item.component in source.again
+                source.trust.accept(update, self.platform, version, source.requested, again=again)
         sizes = {item.component: source.updates[item.component].size for item in entry.sequence.items}
         globs = {name: component.package.preserve for name, component in installed.components.items()}
         self.installer.check_space(sizes, globs)
@@ -190,6 +193,7 @@ class SequenceActions:
                 sha256=item.sha256,
                 package_toml=self.installer.staged_text(item.component),
                 installed_at=now,
+                record_id=item.record_id,
             )
             for item in entry.sequence.items
             if not _is_committed(before, item)
@@ -298,7 +302,10 @@ class SequenceActions:
 
 def _is_committed(manifest: Manifest, item: Item) -> bool:
     component = manifest.components.get(item.component)
-    return component is not None and (str(component.version), component.sha256) == (item.version, item.sha256)
+    if component is None or (str(component.version), component.sha256) != (item.version, item.sha256):
+        return False
+    # The same package again is another attempt; agents before 0.2 did not note which.
+    return component.record_id in {"", item.record_id}
 
 
 def are_committed(manifest: Manifest, items: Sequence[Item]) -> bool:

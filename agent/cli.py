@@ -33,6 +33,7 @@ from agent.platform.spawn import become_agent
 from agent.quarantine import ATTEMPTS, Quarantine, save_quarantine
 from agent.recover import recover
 from agent.registration import register_agent
+from agent.reinstall import Reinstall
 from agent.result import Result, result_of
 from agent.runner import Stuck
 from agent.services import start_components, stop_components
@@ -203,6 +204,16 @@ def checknow(paths: Paths, retry: bool, **options: Any) -> int:
 
 
 @commands.command()
+@click.argument("component")
+@click.option("--clean", is_flag=True, help="Start without the preserved files of the installed one.")
+@_overrides
+@command
+def reinstall(paths: Paths, component: str, clean: bool, **options: Any) -> int:
+    """Install the latest version of a component anew, also when it is installed already (root only; FR-RIN-001)."""
+    return _locked_cycle(paths, _flags(**options), "manual", order=Reinstall(component, clean))
+
+
+@commands.command()
 @command
 def run(paths: Paths) -> int:
     """Stay, and check on schedule. SIGHUP: check now. SIGTERM: end."""
@@ -308,17 +319,19 @@ def _at(moment: datetime | None) -> str | None:
     return None if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z}"
 
 
-def _locked_cycle(paths: Paths, flags: Mapping[str, Any], trigger: str, *, retry: bool = False) -> int:
+def _locked_cycle(
+    paths: Paths, flags: Mapping[str, Any], trigger: str, *, retry: bool = False, order: Reinstall | None = None
+) -> int:
     _must_own(paths)
     config = load_config(paths.config, os.environ, flags)
     paths.create()
     with only_one(paths.lock):
         if retry:
             save_quarantine(paths.state / ATTEMPTS, Quarantine())
-        return _tell(_cycle(paths, config, trigger))
+        return _tell(_cycle(paths, config, trigger, order))
 
 
-def _cycle(paths: Paths, config: Config, trigger: str) -> Result:
+def _cycle(paths: Paths, config: Config, trigger: str, order: Reinstall | None = None) -> Result:
     os.umask(0o077)
     endpoint = put_together(paths, config, the_world())
     if "COMMANDIT_LAUNCH" in os.environ:
@@ -327,7 +340,7 @@ def _cycle(paths: Paths, config: Config, trigger: str) -> Result:
         with contextlib.suppress(PermissionError):
             os.setsid()
     with _ended_by_signals(endpoint):
-        return Cycle(endpoint, trigger).run()
+        return Cycle(endpoint, trigger, order).run()
 
 
 @contextlib.contextmanager
@@ -369,6 +382,8 @@ def _tell(result: Result) -> int:
         _say(f"Not installed: {note}")
     if result.installed:
         click.echo(f"Installed: {', '.join(result.installed)}")
+    for path in result.left_behind:
+        _say(f"Not carried over, as --clean says: {path}")
     if result.code is not Code.OK:
         _say(f"{result.status} {result.code.name} ({result.code.value}): {result.message}", err=True)
         click.echo(f"What to do: {result.code.action}", err=True)

@@ -19,6 +19,7 @@ from agent.outcome import skipped_record
 from agent.plan import Plan, make_plan
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
 from agent.recover import recover
+from agent.reinstall import Reinstall
 from agent.reports import drain
 from agent.result import Result, failed, notes, result_of, with_skipped, with_stopped
 from agent.runner import Interrupted, Stuck
@@ -34,9 +35,10 @@ _LOCAL = frozenset({Code.CONFIG_INVALID, Code.CONFIG_UNSAFE, Code.ROOT_INVALID, 
 class Cycle:
     """Runs one cycle on an endpoint whose lock is held."""
 
-    def __init__(self, endpoint: Endpoint, trigger: str) -> None:
+    def __init__(self, endpoint: Endpoint, trigger: str, reinstall: Reinstall | None = None) -> None:
         self._endpoint = endpoint
         self._trigger = trigger
+        self._reinstall = reinstall
         self._standing = Standing(endpoint)
         self._attempts = endpoint.paths.state / ATTEMPTS
         config, clock, random = endpoint.config, endpoint.world.clock, endpoint.world.random
@@ -75,10 +77,12 @@ class Cycle:
             endpoint.log.error(trust.floors.damage, code=Code.STATE_DAMAGED)
         manifest = self._manifest()
         request = self._request(manifest)
+        requested = frozenset(component.name for component in request.components)
+        if self._reinstall is not None:
+            self._reinstall.check_known(requested)
         with endpoint.interruption.armed():
             response = self._client.check(request)
         self._standing.answered(response)
-        requested = frozenset(component.name for component in request.components)
         plan = self._plan(response, manifest, requested)
         self._drop_downloads({update.hash_sha256 for update in plan.updates})
         result = self._carry_out(plan, trust, requested) if plan.updates else Result(OperationStatus.UP_TO_DATE)
@@ -96,7 +100,7 @@ class Cycle:
             arch=world.platform.arch,
             release_channel=config.release_channel,
             components=tuple(
-                ComponentState(name, str(manifest.version_of(name) or ""))
+                ComponentState(name, "" if name == self._again else str(manifest.version_of(name) or ""))
                 for name in dict.fromkeys((*config.components, *manifest.components))
             ),
             device_id=config.device_id,
@@ -106,13 +110,24 @@ class Cycle:
             health=HealthReport("critical", held[:4000]) if held else HealthReport("ok"),
         )
 
+    @property
+    def _again(self) -> str | None:
+        return None if self._reinstall is None else self._reinstall.component
+
     def _plan(self, response: CheckResponse, manifest: Manifest, requested: frozenset[str]) -> Plan:
         """Decide what to do, and say once to the server what is skipped for good."""
         quarantine, damage = load_quarantine(self._attempts)
         if damage is not None:
             self._endpoint.log.error(damage, code=Code.STATE_DAMAGED)
         installed = {name: component.version for name, component in manifest.components.items()}
-        plan = make_plan(response.updates, installed, quarantine, requested)
+        offers = response.updates
+        if self._reinstall is not None:
+            offers = self._reinstall.narrowed(offers, installed)
+            if self._again not in {update.name for update in offers}:
+                raise self._reinstall.not_offered(response)
+            # A person asks for it: what failed before is tried again.
+            quarantine = quarantine.succeeded(frozenset({self._reinstall.component}))
+        plan = make_plan(offers, installed, quarantine, requested)
         for skipped in plan.skipped:
             update = skipped.update
             self._endpoint.log.warning(skipped.message, code=skipped.code, component=update.name)
@@ -145,10 +160,13 @@ class Cycle:
             monotonic=clock.monotonic,
             free_bytes=endpoint.disk.free_bytes,
         )
-        source = Source({update.name: update for update in plan.updates}, trust, downloader, requested)
+        again = frozenset() if self._again is None else frozenset({self._again})
+        source = Source({update.name: update for update in plan.updates}, trust, downloader, requested, again)
+        left_behind = () if self._reinstall is None else self._reinstall.left_behind(endpoint.paths, self._manifest())
         sequence = self._sequence(plan.updates)
         self._standing.began(sequence)
-        return result_of(endpoint.runner(source).run(endpoint.journal.begin(sequence)))
+        result = result_of(endpoint.runner(source).run(endpoint.journal.begin(sequence)))
+        return replace(result, left_behind=left_behind) if result.installed else result
 
     def _sequence(self, updates: tuple[Update, ...]) -> Sequence:
         endpoint, manifest = self._endpoint, self._manifest()
@@ -161,6 +179,7 @@ class Cycle:
                 sha256=update.hash_sha256,
                 record_id=endpoint.world.new_id(),
                 old_folder=endpoint.installer.identity(update.name),
+                clean=self._reinstall is not None and self._reinstall.clean and update.name == self._again,
             )
             for update in updates
         )

@@ -111,7 +111,7 @@ class Installer:
             # Before anything of the machine's own comes in.
             keep_listing(listing_path(self._paths, item.component, item.sha256), list_folder(places.new))
             if places.live.is_dir():
-                self._carried[item.component] = keep.carry(places.live, places.new, package.preserve)
+                self._carried[item.component] = keep.carry(places.live, places.new, _kept(item, package))
             sync_folder(places.live.parent)
         return package
 
@@ -128,7 +128,7 @@ class Installer:
                 sync_folder(places.live.parent)
                 return
             before = self._carried.pop(item.component, {})
-            keep.carry(places.live, places.new, package.preserve, before)
+            keep.carry(places.live, places.new, _kept(item, package), before)
             if self._disk.exchange(places.new, places.live):
                 self._disk.rename(places.new, places.old)
             else:
@@ -213,6 +213,10 @@ def _local(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise local_failure(error, doing) from error
+
+
+def _kept(item: Item, package: PackageManifest) -> tuple[str, ...]:
+    return () if item.clean else package.preserve
 
 
 def _inode(path: Path) -> int | None:

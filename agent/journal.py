@@ -36,6 +36,8 @@ class Item:
     """Of the one final record that this attempt ends in."""
     old_folder: int | None
     """Inode of the install folder before; ``None``: there was none. Whatever else is there later is the new one."""
+    clean: bool = False
+    """Whether the new folder starts without the preserved files of the old one (FR-RIN-002)."""
 
 
 @dataclass(frozen=True, slots=True)

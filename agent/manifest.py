@@ -28,6 +28,8 @@ class InstalledComponent:
     package_toml: str
     """The text inside that package, so that the component can be stopped and checked without it."""
     installed_at: datetime
+    record_id: str = ""
+    """Of the attempt that installed it, so that installing the same package again is another; "": not known."""
 
     @property
     def package(self) -> PackageManifest:
@@ -89,6 +91,7 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
             "sha256": item.sha256,
             "installed_at": item.installed_at.isoformat(),
             "package_toml": item.package_toml,
+            "record_id": item.record_id,
         }
         for _, item in sorted(manifest.components.items())
     ]
@@ -103,6 +106,7 @@ def _component(item: dict[str, Any]) -> InstalledComponent:
         sha256=str(item["sha256"]),
         package_toml=str(item["package_toml"]),
         installed_at=datetime.fromisoformat(item["installed_at"]),
+        record_id=str(item.get("record_id", "")),
     )
     try:
         package = component.package

@@ -24,6 +24,8 @@ class Result:
     """``component version`` of everything that was installed."""
     notes: tuple[str, ...] = ()
     """Why components that are wanted are not there."""
+    left_behind: tuple[str, ...] = ()
+    """Preserved files that the new folder starts without (FR-RIN-002)."""
 
     @property
     def exit_code(self) -> int:

@@ -97,11 +97,18 @@ class Trust:
     floors: Floors
 
     def accept(
-        self, update: Update, platform: Platform, installed: Version | None, requested: Collection[str]
+        self,
+        update: Update,
+        platform: Platform,
+        installed: Version | None,
+        requested: Collection[str],
+        *,
+        again: bool = False,
     ) -> Accepted:
         """Return what may be downloaded and installed; raise ``TrustRefused``.
 
-        ``installed`` is the component's version, ``requested`` are the names that were asked for. The statement is
+        ``installed`` is the component's version, ``requested`` are the names that were asked for; with ``again`` the
+        very version that is installed may come once more (FR-RIN-001), never a lower one. The statement is
         built here from what will be installed, so that a signature for anything else never fits (L20, L21, L51).
         """
         if update.name not in requested:
@@ -112,17 +119,19 @@ class Trust:
         verdict = self.root.keys.verify(statement, signatures)
         if isinstance(verdict, NotVerified):
             raise TrustRefused(Code.SIGNATURE_INVALID, f"{release}: {verdict.message}")
-        self._check_version(release, update.action, installed)
+        self._check_version(release, update.action, installed, again=again)
         key_ids = tuple(dict.fromkeys(signature.key_id for signature in verdict.signatures))
         return Accepted(release, update.hash_sha256, update.size, update.action, key_ids)
 
-    def _check_version(self, release: ReleaseId, action: Action, installed: Version | None) -> None:
+    def _check_version(self, release: ReleaseId, action: Action, installed: Version | None, *, again: bool) -> None:
         floor = self.floors.of(release.component)
         if floor is not None and release.version < floor:
             raise TrustRefused(Code.BELOW_FLOOR, f"{release} is below the floor {floor}")
         if installed is None or release.version > installed:
             return
         if release.version == installed:
+            if again:
+                return
             raise TrustRefused(Code.DOWNGRADE_REFUSED, f"{release} is offered and is what is installed")
         if action is not Action.ROLLBACK:
             raise TrustRefused(
