@@ -17,6 +17,7 @@ CANNOT_SPAWN = 78
 """EX_CONFIG: what launchd notes as exit code when it cannot start a program at all."""
 
 _FIELD = re.compile(r"^\t(pid|runs|last exit code) = (\d+)", re.MULTILINE)
+_SIGNAL = re.compile(r"^\tlast terminating signal = .*?(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Job:
     runs: int
     """How often it was started since it was loaded."""
     last_exit: int | None
-    """``None``: it never ended."""
+    """``None``: it never ended. 128 and the signal's number if one ended it, as shells say it."""
 
 
 def parse_print(output: str) -> Job:
@@ -73,4 +74,6 @@ def parse_print(output: str) -> Job:
     Only its outermost level counts: below it stand the job's own arguments and environment, which may say anything.
     """
     fields = {name: int(value) for name, value in _FIELD.findall(output)}
-    return Job(fields.get("pid"), fields.get("runs", 0), fields.get("last exit code"))
+    ended_by = _SIGNAL.search(output)
+    last_exit = fields.get("last exit code") if ended_by is None else 128 + int(ended_by[1])
+    return Job(fields.get("pid"), fields.get("runs", 0), last_exit)

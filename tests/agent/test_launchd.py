@@ -286,6 +286,21 @@ def test_only_the_outermost_level_of_print_counts() -> None:
     )
 
 
+def test_a_program_that_a_signal_ends_at_once_was_started_and_has_ended(
+    bench: Bench, simulator: LaunchdSimulator
+) -> None:
+    """That is said in another line than an exit code; else launchd would be waited for, and told to start it again."""
+    said = "\truns = 1\n\tlast terminating signal = Killed: 9\n}"
+    assert parse_print(said) == Job(None, 1, 137)
+    simulator.failing["print"] = [Answer(113, "Could not find service"), Answer(0, said)]
+    unit, manager = bench.unit("#!/bin/sh\nkill -9 $$\n"), bench.fresh()
+    manager.start(unit)
+    assert not any(call[0] == "kickstart" for call in simulator.calls)
+    wait_until(lambda: not manager.running(unit), "it ended")
+    assert simulator.jobs[LABEL].last_exit == -9
+    manager.stop(unit)
+
+
 def test_the_real_command_is_run_to_its_end_within_its_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command's path is the one thing that is exchanged here."""
     command = tmp_path / "launchctl"

@@ -34,6 +34,7 @@ class SimulatedJob:
     process: subprocess.Popen[bytes] | None = None
     runs: int = 0
     last_exit: int | None = None
+    """Negative: the signal that ended it."""
     ended_at: float = 0.0
     kill_at: float | None = None
     """Being unloaded: when launchd sends SIGKILL."""
@@ -98,7 +99,7 @@ class LaunchdSimulator:
             "\t}",
             f"\truns = {job.runs}",
             *([f"\tpid = {job.process.pid}"] if job.process is not None else []),
-            f"\tlast exit code = {'(never exited)' if job.last_exit is None else job.last_exit}",
+            _last_end(job),
             "}",
         ]
         return Answer(0, "\n".join(lines))
@@ -177,7 +178,7 @@ class LaunchdSimulator:
             if job.process is not None and job.process.poll() is not None:
                 with suppress(ProcessLookupError):
                     os.killpg(job.process.pid, signal.SIGKILL)
-                job.last_exit, job.process, job.ended_at = job.process.returncode & 0xFF, None, now
+                job.last_exit, job.process, job.ended_at = job.process.returncode, None, now
             if job.process is None and job.kill_at is not None:
                 del self.jobs[label]
             elif job.process is None and job.last_exit != 78 and now >= job.ended_at + self.throttle_seconds:
@@ -188,6 +189,12 @@ def _signal(job: SimulatedJob, number: signal.Signals) -> None:
     if job.process is not None and job.process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(job.process.pid, number)
+
+
+def _last_end(job: SimulatedJob) -> str:
+    if job.last_exit is not None and job.last_exit < 0:
+        return f"\tlast terminating signal = {signal.strsignal(-job.last_exit)}: {-job.last_exit}"
+    return f"\tlast exit code = {'(never exited)' if job.last_exit is None else job.last_exit}"
 
 
 def _label(target: str) -> str:
