@@ -296,7 +296,7 @@ def test_a_program_that_a_signal_ends_at_once_was_started_and_has_ended(
     unit, manager = bench.unit("#!/bin/sh\nkill -9 $$\n"), bench.fresh()
     manager.start(unit)
     assert not any(call[0] == "kickstart" for call in simulator.calls)
-    wait_until(lambda: not manager.running(unit), "it ended")
+    wait_until(lambda: not bench.fresh().running(unit), "it ended")
     assert simulator.jobs[LABEL].last_exit == -9
     manager.stop(unit)
 
