@@ -10,6 +10,7 @@ import random
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,9 @@ from agent.platform.macos import MacDisk
 from agent.platform.portable import PortablePrograms, SessionTether
 from agent.platform.windows_disk import WindowsDisk
 from agent.result import Result
-from agent.units import unit_of_installed
+from agent.units import unit_of, unit_of_installed
 from repo_server.core.model import Os, Platform
-from repo_server.core.package import ServiceKind
+from repo_server.core.package import ServiceKind, parse_package_toml
 
 COMPONENTS = ("service", "probe")
 
@@ -250,6 +251,24 @@ def test_a_package_for_another_kind_of_manager_is_refused_before_anything_is_tou
     assert f"does not drive on {system.os}" in (result.message or "")
     assert system.processes() == []
     assert right.value in (result.message or "")
+
+
+@pytest.mark.parametrize("left_out", ["name", "command"])
+def test_a_package_without_what_a_registration_needs_is_refused(
+    system: System, repository: Repository, left_out: str
+) -> None:
+    """L43. Before anything is stopped: ``service_manager`` may ask for a kind that a package was not made for."""
+    lines = {"name": 'name = "commandit-service"', "command": 'command = ["bin/serve"]'}
+    kind = system.kind if left_out == "command" else "none"
+    del lines[left_out]
+    text = f'component = "service"\nversion = "1.0.0"\nos = "{system.os}"\narch = "{PLATFORM.arch}"\n'
+    package = parse_package_toml(f'{text}[service]\nkind = "{kind}"\n{chr(10).join(lines.values())}\n'.encode())
+    asked = replace(package, service=replace(package.service, kind=system.kind))
+    with pytest.raises(AgentError, match=r"needs service.name and service.command") as caught:
+        unit_of(system.paths, asked, None)
+    assert caught.value.code is Code.NOT_SUPPORTED
+    with pytest.raises(AgentError, match="knows nothing of an endpoint below"):
+        unit_of(Paths(system.paths.root_dir), asked, None)
 
 
 def test_the_adapters_for_windows_need_windows(tmp_path: Path) -> None:
