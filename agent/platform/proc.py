@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -59,15 +59,38 @@ def group_of(pid: int) -> int | None:
     return None if fields is None else int(fields[_PGRP])
 
 
-def leader_with(marker: bytes) -> int | None:
-    """Return the session leader that was started with ``marker`` (``NAME=value``) in its environment."""
+def leaders_with(marker: bytes) -> list[int]:
+    """Return the live session leaders with ``marker`` (``NAME=value``) in their environment, oldest first."""
+    found = []
     for pid in _pids():
         fields = _stat(pid)
         if fields is None or fields[_STATE] in {"Z", "X"} or int(fields[_SESSION]) != pid:
             continue
         if marker in _environment(pid):
-            return pid
-    return None
+            found.append((int(fields[_START_TICKS]), pid))
+    return [pid for _, pid in sorted(found)]
+
+
+def variable_of(pid: int, name: str) -> str | None:
+    """Return a variable of a process's environment as it was started."""
+    begin = f"{name}=".encode()
+    return next((os.fsdecode(each[len(begin) :]) for each in _environment(pid) if each.startswith(begin)), None)
+
+
+def is_here(pid: int) -> bool:
+    """Whether a process has our root folder: in a container or chroot, the same path names another file."""
+    return _same_file(_PROC / str(pid) / "root", Path("/"))
+
+
+def runs_command(pid: int, folder: Path, command: Sequence[str]) -> bool:
+    """Whether a process works in ``folder`` and was started by ``command``, be it through an interpreter."""
+    try:
+        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return False
+    return words[-len(command) :] == [os.fsencode(word) for word in command] and _same_file(
+        _PROC / str(pid) / "cwd", folder
+    )
 
 
 def wait_gone(pid: int, ticks: int, timeout: float) -> bool:
@@ -96,6 +119,13 @@ def _kill_holder(pid: int, marker: bytes, deadline: float) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _ends(pidfd: int, timeout: float) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+MAX_BYTES = 64 * 1024
+
 
 class RunFile:
     """One launch of a component's program. It stays when the program ends, and goes when it is stopped.
@@ -31,15 +33,16 @@ class RunFile:
 def read_run_file(path: Path) -> RunFile | None:
     """Read a run file; one that is not there, or not readable as one, is none.
 
-    A damaged one is harmless: the component counts as not started, and is started again.
+    Nothing rests on it alone: what a component runs is found without it as well (``process.py``).
     """
     if not path.is_file():
         # Nor a FIFO, which would hold up whoever opens it.
         return None
     try:
-        raw = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            raw = json.loads(file.read(MAX_BYTES))
         state = RunFile(**raw)
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     numbers = all(value is None or isinstance(value, int) for value in (state.pid, state.ticks))
     texts = all(isinstance(value, str) for value in (state.component, state.token, state.boot))
@@ -47,6 +50,15 @@ def read_run_file(path: Path) -> RunFile | None:
 
 
 def read_run_files(folder: Path) -> list[RunFile]:
-    """Read all run files of a folder, by component."""
-    found = (read_run_file(path) for path in sorted(folder.glob("*.json")))
-    return [state for state in found if state is not None]
+    """Read all run files of a folder, by component.
+
+    A damaged one stands for a launch of no boot: its program should run, and whoever starts it finds what does.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        state = read_run_file(path)
+        if state is None and path.is_file() and path.stem.isidentifier():
+            state = RunFile(path.stem, "", "")
+        if state is not None:
+            found.append(state)
+    return found

@@ -186,7 +186,8 @@ def test_a_program_gets_nothing_of_the_agents_environment(tmp_path: Path, monkey
     wait_until((tmp_path / "env.txt").exists, "the program ran")
     manager.stop(unit)
     names = {line.partition("=")[0] for line in (tmp_path / "env.txt").read_text().splitlines()}
-    assert names <= {"PATH", "PWD", "OLDPWD", "SHLVL", "_", "COMMANDIT_COMPONENT", "COMMANDIT_LAUNCH"}
+    own = {"COMMANDIT_COMPONENT", "COMMANDIT_LAUNCH", "COMMANDIT_RUN_FILE"}
+    assert names <= {"PATH", "PWD", "OLDPWD", "SHLVL", "_"} | own
 
 
 @pytest.mark.parametrize("program", [None, "not a program"])

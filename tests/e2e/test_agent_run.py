@@ -93,6 +93,27 @@ def test_it_starts_a_component_that_died_again(endpoint: Endpoint) -> None:
         assert endpoint.runs_live("service")
 
 
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_damaged_run_file_ends_no_supervision(endpoint: Endpoint, dies: bool) -> None:
+    """Neither is the program started beside itself."""
+    file = endpoint.paths.run / "service.json"
+    with resident(endpoint) as agent:
+        wait_idle(agent)
+        (before,) = endpoint.processes()["service"]
+        file.write_bytes(bytes(100))
+        if dies:
+            os.kill(before, signal.SIGKILL)
+        else:
+            agent.send_signal(signal.SIGHUP)
+        wait_until(lambda: file.read_bytes().strip(b"\0"), "its run file is mended")
+        wait_idle(agent)
+        wait_until(lambda: endpoint.runs_live("service"), "one program runs")
+        assert (endpoint.processes()["service"] == [before]) is not dies
+        os.kill(endpoint.processes()["service"][0], signal.SIGKILL)
+        wait_until(lambda: endpoint.runs_live("service"), "it is started again")
+        wait_idle(agent)
+
+
 def test_it_leaves_alone_what_was_stopped_by_hand(endpoint: Endpoint) -> None:
     with resident(endpoint) as agent:
         wait_idle(agent)

@@ -378,6 +378,24 @@ def test_a_component_that_died_is_started_again_by_recovery(repository: Reposito
     assert endpoint.processes() == {}
 
 
+@pytest.mark.parametrize("damage", ["zeroed", "removed"])
+def test_an_update_stops_a_program_whose_run_file_was_lost(
+    repository: Repository, endpoint: Endpoint, damage: str
+) -> None:
+    """Else the old one would run on beside the new one."""
+    publish(repository, Package("service", "1.0.0"))
+    endpoint.install(repository, "service")
+    publish(repository, Package("service", "1.1.0"))
+    file = endpoint.paths.run / "service.json"
+    if damage == "zeroed":
+        file.write_bytes(bytes(file.stat().st_size))
+    else:
+        file.unlink()
+    endpoint.once()
+    assert endpoint.installed() == {"service": "1.1.0"}
+    assert endpoint.runs_live("service")
+
+
 def test_an_agent_that_a_component_calls_is_not_stopped_with_it(repository: Repository, endpoint: Endpoint) -> None:
     """FR-UPD-001B: the main service may trigger the update that replaces it."""
     command = f"{sys.executable} -m agent --root-dir {endpoint.root} checknow"
