@@ -42,6 +42,9 @@ def provision(paths: Paths, given: Provision, new_device_id: str) -> Config:
         )
     if "device_id" not in changes and not _has_device_id(paths):
         changes["device_id"] = new_device_id
+    if "components" not in changes and paths.config.exists() and not load_config(paths.config, {}, {}).components:
+        # Everything was uninstalled; installing again means the usual set.
+        changes["components"] = None
     # The root first: a configured agent without one could do nothing but complain.
     if root is not None:
         replace_file(paths.root_json, root)

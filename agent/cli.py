@@ -31,9 +31,10 @@ from agent.platform.detect import this_platform
 from agent.platform.ownservice import RunAs
 from agent.platform.spawn import become_agent
 from agent.quarantine import ATTEMPTS, Quarantine, save_quarantine
-from agent.recover import recover
+from agent.recover import recover, settle
 from agent.registration import register_agent
 from agent.reinstall import Reinstall
+from agent.removal import Purged, begin_removal, finish_removal, removal_path
 from agent.result import Result, result_of
 from agent.runner import Stuck
 from agent.services import start_components, stop_components
@@ -89,6 +90,9 @@ def command(function: Callable[..., int]) -> Callable[..., None]:
         chosen = root_dir or context.find_root().params["root_dir"]
         try:
             code = function(Paths(Path(os.path.abspath(chosen))), **options)  # noqa: PTH100 -- resolve() follows links
+        except Purged:
+            click.echo("An interrupted purge was finished; nothing of the agent is left.")
+            code = EXIT_DONE
         except Stuck as error:
             _fail(error.failure.code, error.failure.message)
         except AgentError as error:
@@ -162,6 +166,10 @@ def install(
         **others,
     }
     paths.create()
+    if removal_path(paths).exists():
+        with contextlib.suppress(Purged), only_one(paths.lock):
+            finish_removal(_for_repair(paths))
+        paths.create()
     with only_one(paths.lock):
         provision(paths, Provision(root_file, secret_file, settings), str(uuid.uuid4()))
         config = load_config(paths.config, os.environ, {})
@@ -260,6 +268,28 @@ def start(paths: Paths, components: tuple[str, ...]) -> int:
     endpoint = _for_repair(paths)
     with only_one(paths.lock):
         return _tell_failures(start_components(endpoint, components))
+
+
+@commands.command()
+@click.argument("components", nargs=-1)
+@click.option("--purge", is_flag=True, help="Also remove state, configuration and root of trust.")
+@command
+def uninstall(paths: Paths, components: tuple[str, ...], purge: bool) -> int:
+    """Stop and remove components; without names all of them, and the agent's own registration with the system."""
+    if purge and components:
+        raise click.UsageError("--purge removes everything; name no components with it")
+    endpoint = _for_repair(paths)
+    with only_one(paths.lock):
+        settle(endpoint)
+        removal = begin_removal(endpoint, components, purge=purge)
+        # Purged is no interruption here, but the end that was asked for.
+        with contextlib.suppress(Purged):
+            finish_removal(endpoint)
+            Standing(endpoint).concluded(Result(OperationStatus.SUCCESS))
+    click.echo(f"Removed: {', '.join(removal.components) or 'no component, for none was installed'}")
+    for left in sorted(paths.install_root.iterdir()) if removal.everything and paths.install_root.exists() else []:
+        _say(f"Left, for it is nothing that the agent installed: {left}")
+    return EXIT_DONE
 
 
 @commands.command()

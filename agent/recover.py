@@ -16,6 +16,7 @@ from agent.journal import Entry, Failure
 from agent.logs import Severity
 from agent.manifest import load_manifest
 from agent.quarantine import ATTEMPTS, load_quarantine
+from agent.removal import finish_removal
 from agent.steps import Step
 from agent.units import unit_of_installed
 from repo_server.core.package import ServiceKind
@@ -34,11 +35,21 @@ class Recovered:
 def recover(endpoint: Endpoint) -> Recovered:
     """Finish or take back what was interrupted, then start what should run; the lock must be held.
 
+    Raises ``Stuck`` when the last step cannot be finished, ``Purged`` when it finished a purge, and ``LocalFailure``.
+    """
+    entry = settle(endpoint)
+    finish_removal(endpoint)
+    return Recovered(entry, ensure_running(endpoint))
+
+
+def settle(endpoint: Endpoint) -> Entry | None:
+    """Finish or take back an interrupted sequence, and return its end; start nothing else.
+
     Raises ``Stuck`` when the last step cannot be finished, and ``LocalFailure``.
     """
     for folder in (endpoint.paths.state, endpoint.paths.install_root, endpoint.paths.spool, endpoint.paths.run):
         durable.sweep(folder)
-    return Recovered(_settle(endpoint), ensure_running(endpoint))
+    return _settle(endpoint)
 
 
 def ensure_running(endpoint: Endpoint, only: frozenset[str] | None = None) -> tuple[Failure, ...]:
