@@ -37,6 +37,7 @@ from agent.reinstall import Reinstall
 from agent.removal import Purged, begin_removal, finish_removal, removal_path
 from agent.result import Result, result_of
 from agent.runner import Stuck
+from agent.schedule import LONGEST
 from agent.services import start_components, stop_components
 from agent.standing import Standing
 from agent.status import OperationStatus, Status, load_status
@@ -195,10 +196,14 @@ def _flags(servers: tuple[str, ...], mirrors: tuple[str, ...], channel: str | No
 
 
 @commands.command()
+@click.option("--if-due", is_flag=True, help="Do nothing before the time of the next check, as `status` says it.")
 @_overrides
 @command
-def once(paths: Paths, **options: Any) -> int:
+def once(paths: Paths, if_due: bool, **options: Any) -> int:
     """Run one cycle: check, and update if there is something."""
+    _must_own(paths)
+    if if_due and not _is_due(paths):
+        return EXIT_DONE
     return _locked_cycle(paths, _flags(**options), "scheduled")
 
 
@@ -359,6 +364,15 @@ def _locked_cycle(
         if retry:
             save_quarantine(paths.state / ATTEMPTS, Quarantine())
         return _tell(_cycle(paths, config, trigger, order))
+
+
+def _is_due(paths: Paths) -> bool:
+    """Whether there is something to do: the time of the next check has come, or an update was interrupted."""
+    following = load_status(paths.status).status.next_check_time
+    if following is None or paths.journal.exists():
+        return True
+    # A clock that was set back must not put it off for years.
+    return not 0 < (following - datetime.now(UTC)).total_seconds() <= LONGEST
 
 
 def _cycle(paths: Paths, config: Config, trigger: str, order: Reinstall | None = None) -> Result:

@@ -21,4 +21,5 @@ def members(group: str, hierarchies: tuple[Path, ...] = _HIERARCHIES) -> list[in
             except OSError:
                 # It went in between.
                 continue
-    return sorted(found)
+    # 0 stands for those of another process namespace: they are nobody's that we could know.
+    return sorted(found - {0})

@@ -20,6 +20,8 @@ DAEMON = "commandit-updater.service"
 TIMER = "commandit-updater.timer"
 ONCE = "commandit-updater-once.service"
 CALL_SECONDS = 120.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 60, 900
+"""Seconds between two looks whether a check is due: what the server said, or a backoff, moves the check itself."""
 BOOTED = Path("/run/systemd/system")
 """It is there exactly on machines that systemd runs (sd_booted(3))."""
 _SHIPPED_PROGRAM = "/opt/commandit/updater/bin/commandit-updater"
@@ -101,8 +103,8 @@ class OwnService:
         text = shipped(name)
         command = " ".join(quoted(word) for word in self.command)
         text = text.replace(f"ExecStart={_SHIPPED_PROGRAM} ", f"ExecStart={command} ")
-        text = re.sub(r"(?m)^OnUnitInactiveSec=.*$", f"OnUnitInactiveSec={interval_seconds}", text)
-        return re.sub(r"(?m)^RandomizedDelaySec=.*$", f"RandomizedDelaySec={interval_seconds // 10}", text)
+        pause = max(SHORTEST_PAUSE, min(LONGEST_PAUSE, interval_seconds // 4))
+        return re.sub(r"(?m)^OnUnitInactiveSec=.*$", f"OnUnitInactiveSec={pause}", text)
 
     def _remove(self, names: Sequence[str]) -> None:
         try:

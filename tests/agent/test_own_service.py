@@ -34,15 +34,19 @@ class Calls:
         return Finished(1, "no bus") if words[0] == self.failing else Finished(0, "")
 
 
-def test_the_units_start_this_very_agent_at_the_configured_interval(tmp_path: Path) -> None:
+def test_the_units_start_this_very_agent(tmp_path: Path) -> None:
     service = OwnService(Calls(), COMMAND, tmp_path)
     service.register(RunAs.TIMER, 7200)
     assert {path.name for path in tmp_path.iterdir()} == {RECOVER, ONCE, TIMER}
-    assert 'ExecStart="/opt/a b/python" "-m" "agent" once\n' in (tmp_path / ONCE).read_text()
+    assert 'ExecStart="/opt/a b/python" "-m" "agent" once --if-due\n' in (tmp_path / ONCE).read_text()
     assert 'ExecStart="/opt/a b/python" "-m" "agent" recover\n' in (tmp_path / RECOVER).read_text()
-    timer = (tmp_path / TIMER).read_text()
-    assert "OnUnitInactiveSec=7200\nRandomizedDelaySec=720\n" in timer
     assert (tmp_path / TIMER).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("interval", "pause"), [(14_400, 900), (1200, 300), (60, 60)])
+def test_the_timer_looks_several_times_within_an_interval(tmp_path: Path, interval: int, pause: int) -> None:
+    OwnService(Calls(), COMMAND, tmp_path).register(RunAs.TIMER, interval)
+    assert f"\nOnUnitInactiveSec={pause}\n" in (tmp_path / TIMER).read_text()
 
 
 def test_registering_again_starts_what_does_not_run_and_restarts_only_what_changed(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_stopping_a_component_of_another_kind_asks_systemd_nothing(shop: Shop) -
 def test_the_members_of_a_control_group_are_found_below_it_too(tmp_path: Path) -> None:
     inner = tmp_path / "system.slice" / "demo.service" / "inner"
     inner.mkdir(parents=True)
-    (inner / "cgroup.procs").write_text("12\n7\n")
+    (inner / "cgroup.procs").write_text("12\n7\n0\n")
     (inner.parent / "cgroup.procs").write_text("3\n")
     assert members("/system.slice/demo.service", (tmp_path, tmp_path / "none")) == [3, 7, 12]
     assert members("", (tmp_path,)) == members("/gone", (tmp_path,)) == []

@@ -24,6 +24,7 @@ CACHE_VARIABLE = "COMMANDIT_TEST_CACHE"
 TOOLS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3")
 BOOT_SECONDS = 90.0
+_HIERARCHIES = [Path("/sys/fs/cgroup") / name for name in (".", "unified", "systemd")]
 _QUIET_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
 
@@ -85,7 +86,7 @@ class Machine(Endpoint):
             self._nspawn = subprocess.Popen(
                 ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", f"--machine={self._name}",
                  "--console=pipe", f"--directory={self.root}", *binds],
-                stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+                stdin=subprocess.DEVNULL, stdout=console, stderr=console, preexec_fn=self._enter_own_groups,  # noqa: PLW1509 -- it only writes files
             )  # fmt: skip
         wait_until(self._has_booted, f"the machine has booted, see {self.console}", BOOT_SECONDS)
 
@@ -99,6 +100,10 @@ class Machine(Endpoint):
                 self._nspawn.kill()
             self._nspawn.wait(30)
             self._nspawn = None
+        for group in self._own_groups():
+            for folder in sorted(group.rglob("*/"), reverse=True):
+                wait_until(lambda folder=folder: _removed(folder), f"{folder} is empty")
+            wait_until(lambda group=group: _removed(group), f"{group} is empty")
 
     def do(
         self, *command: str | Path, expect: int | None = 0, timeout: float = 100
@@ -129,6 +134,15 @@ class Machine(Endpoint):
     def is_active(self, unit: str) -> bool:
         return self.show(unit, "ActiveState") == "active"
 
+    def _own_groups(self) -> list[Path]:
+        """Return the machine's control groups: without them two machines would share the groups of their services."""
+        return [folder / self._name for folder in _HIERARCHIES if (folder / "cgroup.procs").exists()]
+
+    def _enter_own_groups(self) -> None:
+        for group in self._own_groups():
+            group.mkdir(exist_ok=True)
+            (group / "cgroup.procs").write_text("0")
+
     def _leader(self) -> int | None:
         if self._nspawn is None or self._nspawn.poll() is not None:
             return None
@@ -141,6 +155,13 @@ class Machine(Endpoint):
             return False
         said = self.do("systemctl", "is-system-running", expect=None).stdout.strip()
         return said in {"running", "degraded"}
+
+
+def _removed(group: Path) -> bool:
+    """Remove a control group; one in which something is still dying stays for now."""
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    return not group.exists()
 
 
 @contextlib.contextmanager
