@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from agent.platform.logcap import LogWatch
 from agent.platform.proc import boot_id, start_ticks
 from agent.platform.runfile import read_run_files
 
@@ -87,6 +88,8 @@ class Daemon:
         self._wake = -1
         self._look_at: float | None = None
         self._look_pause = 0.0
+        self._logs = LogWatch(around.state / "run")
+        self._logs_at: float | None = None
 
     def run(self) -> None:
         """Recover, then go on until SIGTERM or SIGINT; SIGHUP means: check now."""
@@ -132,14 +135,14 @@ class Daemon:
         self._reap()
         if self._child is None:
             self._look_at_programs()
+            self._logs_at = self._logs.trim(self._around.monotonic())
 
     def _patience(self) -> float:
         """Return seconds until something is due."""
         if self._child is not None or self._ending:
             return LONGEST_WAIT
         due = [self._next, *(program.due for program in self._programs.values() if program.due is not None)]
-        if self._look_at is not None:
-            due.append(self._look_at)
+        due += [moment for moment in (self._look_at, self._logs_at) if moment is not None]
         return min(LONGEST_WAIT, max(0.0, min(due) - self._around.monotonic()))
 
     def _reap(self) -> None:

@@ -15,6 +15,7 @@ from agent.errors import AgentError
 from agent.journal import Entry, Failure
 from agent.logs import Severity
 from agent.manifest import load_manifest
+from agent.platform.logcap import MAX_BYTES, trim_logs
 from agent.quarantine import ATTEMPTS, load_quarantine
 from agent.removal import finish_removal
 from agent.steps import Step
@@ -49,6 +50,9 @@ def settle(endpoint: Endpoint) -> Entry | None:
     """
     for folder in (endpoint.paths.state, endpoint.paths.install_root, endpoint.paths.spool, endpoint.paths.run):
         durable.sweep(folder)
+    for name, size in sorted(trim_logs(endpoint.paths.run).items()):
+        if size > MAX_BYTES:
+            endpoint.log.info("what a component wrote was cut", log=name, bytes=size)
     return _settle(endpoint)
 
 

@@ -25,6 +25,7 @@ from typing import BinaryIO
 from agent.codes import Code
 from agent.durable import replace_file
 from agent.errors import AgentError, LocalFailure
+from agent.platform.logcap import trim_log
 from agent.platform.proc import (
     boot_id,
     group_of,
@@ -45,7 +46,6 @@ COMPONENT_VARIABLE = "COMMANDIT_COMPONENT"
 RUN_FILE_VARIABLE = "COMMANDIT_RUN_FILE"
 FORCE_SECONDS = 10.0
 """How long the kernel may take to end a killed process before stopping counts as failed."""
-MAX_LOG_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +204,7 @@ class ProcessManager:
     def _open_log(self, component: str) -> BinaryIO:
         path = self._log_path(component)
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_size > MAX_LOG_BYTES:
-                path.replace(path.with_suffix(".log.1"))
+            trim_log(path)
         log = os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
         self._said_before[component] = os.fstat(log.fileno()).st_size
         return log

@@ -114,6 +114,27 @@ def test_a_damaged_run_file_ends_no_supervision(endpoint: Endpoint, dies: bool) 
         wait_idle(agent)
 
 
+def test_a_component_that_never_stops_writing_does_not_fill_the_disk(tmp_path: Path, repository: Repository) -> None:
+    """Between two checks, and without the component noticing."""
+    noisy = "#!/bin/sh\nwhile :; do head -c 4000000 /dev/zero || exit 1; sleep 0.2; done\n"
+    package = Package("ui", "1.0.0", program=noisy)
+    repository.publish(package.name, package.build())
+    with endpoint_in(tmp_path / "noisy") as endpoint:
+        endpoint.install(repository, "ui")
+        (before,) = endpoint.processes()["ui"]
+        log = endpoint.paths.run / "ui.log"
+        with resident(endpoint):
+            wait_until(lambda: log.stat().st_size > 24 << 20, "it wrote much")
+            for _ in range(2):
+                wait_until(lambda: log.stat().st_size < 8 << 20, "its log was cut")
+                wait_until(lambda: log.stat().st_size > 8 << 20, "it goes on")
+        assert endpoint.processes()["ui"] == [before]
+        assert log.with_name("ui.log.1").stat().st_size <= 4 << 20
+        endpoint.once()
+        assert log.stat().st_size < 24 << 20
+        assert repository.calls["/v1/check"] == 2
+
+
 def test_it_leaves_alone_what_was_stopped_by_hand(endpoint: Endpoint) -> None:
     with resident(endpoint) as agent:
         wait_idle(agent)
@@ -154,8 +175,8 @@ def test_the_daemon_imports_little(endpoint: Endpoint) -> None:
     code = "import sys, agent.__main__, agent.daemon, agent.platform.spawn; print('\\n'.join(sys.modules))"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     ours = {name for name in names if name.partition(".")[0] in {"agent", "repo_server"}}
-    assert ours == {"agent", "agent.__main__", "agent.daemon", "agent.platform", "agent.platform.proc",
-                    "agent.platform.runfile", "agent.platform.spawn"}  # fmt: skip
+    assert ours == {"agent", "agent.__main__", "agent.daemon", "agent.platform", "agent.platform.logcap",
+                    "agent.platform.proc", "agent.platform.runfile", "agent.platform.spawn"}  # fmt: skip
     assert not {"click", "cryptography", "msgspec", "urllib3", "tuf", "subprocess", "dataclasses", "logging"} & set(
         names
     )
