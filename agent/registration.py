@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.codes import Code
 from agent.endpoint import Endpoint
 from agent.errors import AgentError
+from agent.platform.cgroup import own_groups
 from agent.platform.ownservice import BOOTED, OwnService, RunAs
 from agent.platform.spawn import agent_command
 from repo_server.core.package import ServiceKind
@@ -44,4 +45,4 @@ def _is_for_systemd(endpoint: Endpoint) -> bool:
 def _own_service(endpoint: Endpoint) -> OwnService:
     installed = endpoint.paths.install("updater") / "bin" / "commandit-updater"
     command = [str(installed)] if installed.exists() else agent_command()
-    return OwnService(endpoint.programs, command)
+    return OwnService(endpoint.programs, command, within=own_groups())

@@ -8,6 +8,14 @@ _HIERARCHIES = tuple(Path("/sys/fs/cgroup") / name for name in ("", "unified", "
 """Where systemd keeps its own: version 2, mixed, version 1."""
 
 
+def own_groups(about: Path = Path("/proc/self/cgroup")) -> str:
+    """Return the control groups that this process is in, as the kernel lists them; "" where there are none."""
+    try:
+        return about.read_text()
+    except OSError:
+        return ""
+
+
 def members(group: str, hierarchies: tuple[Path, ...] = _HIERARCHIES) -> list[int]:
     """Return the processes in a control group and below it; "" and one that is gone have none."""
     if not group.strip("/"):

@@ -56,6 +56,8 @@ class OwnService:
     command: Sequence[str]
     """How the agent is started."""
     units: Path = Path("/etc/systemd/system")
+    within: str = ""
+    """The control groups of this process: it does not stop the unit that it runs in, for that would cut it off."""
 
     def current(self) -> RunAs:
         """Return how the agent is registered now."""
@@ -71,7 +73,7 @@ class OwnService:
         wanted = _FILES[run_as]
         gone = [name for name in _ALL if name not in wanted and (self.units / name).exists()]
         for name in gone:
-            self._call("disable", "--now", name)
+            self._call("disable", *([] if f"/{name}" in self.within else ["--now"]), name)
         changed = [name for name in wanted if self._write(name, interval_seconds)]
         self._remove(gone)
         if gone or changed:

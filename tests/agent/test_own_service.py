@@ -78,6 +78,16 @@ def test_another_way_to_run_takes_out_the_one_before(tmp_path: Path) -> None:
     assert calls.made == []
 
 
+def test_recovery_that_finishes_a_removal_does_not_stop_itself(tmp_path: Path) -> None:
+    calls = Calls()
+    OwnService(calls, COMMAND, tmp_path).register(RunAs.DAEMON, 7200)
+    calls.made.clear()
+    within = f"0::/system.slice/{RECOVER}\n"
+    OwnService(calls, COMMAND, tmp_path, within).register(RunAs.NONE, 7200)
+    assert calls.made == [("disable", "--now", DAEMON), ("disable", RECOVER), ("daemon-reload",)]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_masked_agent_says_which_command_unmasks_it(tmp_path: Path) -> None:
     (tmp_path / DAEMON).symlink_to("/dev/null")
     with pytest.raises(AgentError, match=f"systemctl unmask {DAEMON}") as caught:

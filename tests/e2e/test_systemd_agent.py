@@ -152,3 +152,14 @@ def test_a_package_without_a_unit_is_run_by_systemd_all_the_same(machine: Machin
     assert machine.is_active("commandit-service.service")
     said = machine.do("journalctl", "--unit=commandit-service", "--output=cat", "--no-pager").stdout
     assert '50% of $HOME ${PATH}|a "b" \\ c' in said.splitlines()
+
+
+def test_uninstalling_takes_components_and_the_agent_out_of_systemd(machine: Machine, repository: Repository) -> None:
+    machine.boot()
+    publish(repository, package("service", "1.0.0"))
+    install(machine, repository, "service", run_as="timer")
+    machine.agent("uninstall")
+    assert own_units(machine) == set()
+    assert not list((machine.root / "etc/systemd/system").rglob("demo-*"))
+    assert machine.show("demo-service.service", "LoadState") == "not-found"
+    assert machine.versions() == {}
