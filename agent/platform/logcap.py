@@ -13,6 +13,7 @@ cycle looks, and the daemon whenever it is awake; for a log that grows fast it w
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -23,6 +24,7 @@ SOON = 5.0
 """Seconds after which a log that is new, or grows fast, is looked at again."""
 _HORIZON = 3600.0
 """Seconds within which somebody looks anyway."""
+_CHUNK = 64 * 1024
 _SETTLED = 1.0
 """Looks that are closer together say nothing about how fast a log grows."""
 
@@ -35,7 +37,8 @@ def trim_logs(folder: Path) -> dict[str, int]:
             if entry.name.endswith(".log") and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):
                     sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
-                    trim_log(Path(entry.path))
+                    if sizes[entry.name] > MAX_BYTES:
+                        trim_log(Path(entry.path))
     return sizes
 
 
@@ -58,8 +61,10 @@ def _keep_end(source: int, target: Path) -> None:
     try:
         position = max(0, os.fstat(source).st_size - KEPT_BYTES)
         left = KEPT_BYTES
-        while left > 0 and (sent := os.sendfile(copy, source, position, left)):
-            position, left = position + sent, left - sent
+        while left > 0 and (chunk := os.pread(source, min(_CHUNK, left), position)):
+            position, left = position + len(chunk), left - len(chunk)
+            if os.write(copy, chunk) != len(chunk):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(copy)
 
