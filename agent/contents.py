@@ -79,14 +79,15 @@ def listing_path(paths: Paths, component: str, sha256: str) -> Path:
     return paths.state / FOLDER / f"{component}-{sha256}.json"
 
 
-def keep_listing(path: Path, listing: Listing) -> None:
-    """Write a list durably; raise ``LocalFailure``. Idempotent."""
+def keep_listing(path: Path, listing: Listing, package_toml: str) -> None:
+    """Write a list, and what the package says of itself, durably; raise ``LocalFailure``. Idempotent."""
     try:
         path.parent.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
         durable.sync_folder(path.parent.parent)
     except OSError as error:
         raise local_failure(error, f"make the folder {path.parent}") from error
-    durable.save(path, {"files": {name: _to_text(one) for name, one in listing.items()}}, keep_previous=False)
+    files = {name: _to_text(one) for name, one in listing.items()}
+    durable.save(path, {"files": files, "package_toml": package_toml}, keep_previous=False)
 
 
 def read_listing(path: Path) -> Listing:
@@ -98,6 +99,15 @@ def read_listing(path: Path) -> Listing:
         return MappingProxyType({str(name): _from_text(text) for name, text in loaded.payload["files"].items()})
     except (KeyError, AttributeError, ValueError):
         raise _unusable(f"{path} has a form that is not known") from None
+
+
+def read_package(path: Path) -> str:
+    """Return the ``package.toml`` beside a list; raise ``LocalFailure`` (STATE_DAMAGED) if there is none."""
+    loaded = durable.load(path, fall_back=False)
+    text = None if loaded.payload is None else loaded.payload.get("package_toml")
+    if not isinstance(text, str):
+        raise _unusable(loaded.damage or f"{path} has no package.toml")
+    return text
 
 
 def drop_listings(paths: Paths, component: str, but: str | None) -> None:

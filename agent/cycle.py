@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.actions import Source
+from agent.adoption import adopt, adoptable
 from agent.client import Client
 from agent.codes import Code
 from agent.download import Downloader
@@ -85,7 +86,11 @@ class Cycle:
         self._standing.answered(response)
         plan = self._plan(response, manifest, requested)
         self._drop_downloads({update.hash_sha256 for update in plan.updates})
-        result = self._carry_out(plan, trust, requested) if plan.updates else Result(OperationStatus.UP_TO_DATE)
+        plan, adopted = self._adopt(plan, trust, manifest, requested)
+        result = Result(OperationStatus.SUCCESS if adopted else OperationStatus.UP_TO_DATE)
+        if plan.updates:
+            result = self._carry_out(plan, trust, requested)
+        result = replace(result, installed=(*adopted, *result.installed))
         self._send_reports()
         result = with_stopped(with_skipped(result, plan.skipped), recovered.not_running)
         return self._annotated(result, response, requested)
@@ -139,6 +144,27 @@ class Cycle:
                 quarantine = quarantine.reporting(tried)
                 save_quarantine(self._attempts, quarantine)
         return plan
+
+    def _adopt(
+        self, plan: Plan, trust: Trust, manifest: Manifest, requested: frozenset[str]
+    ) -> tuple[Plan, tuple[str, ...]]:
+        """Take over what is on the disk already; return the rest of the plan, and what was taken over."""
+        endpoint, adopted = self._endpoint, []
+        for update in () if self._reinstall is not None else tuple(adoptable(endpoint, plan, manifest)):
+            try:
+                trust.accept(update, endpoint.world.platform, None, requested)
+            except AgentError:
+                # The sequence that follows says why.
+                break
+            sequence = self._sequence((update,))
+            self._standing.began(sequence)
+            entry = adopt(endpoint, sequence)
+            if entry.failure is not None:
+                endpoint.log.warning("not adopted", code=entry.failure.code, component=update.name)
+                break
+            adopted.append(update)
+        rest = tuple(update for update in plan.updates if update not in adopted)
+        return replace(plan, updates=rest), tuple(f"{update.name} {update.version}" for update in adopted)
 
     def _drop_downloads(self, wanted: set[str]) -> None:
         """Remove what earlier attempts fetched and nobody will resume (FR-UPD-008)."""

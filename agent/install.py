@@ -109,7 +109,8 @@ class Installer:
         with _local(f"prepare {places.new}"):
             self._disk.rename(payload, places.new)
             # Before anything of the machine's own comes in.
-            keep_listing(listing_path(self._paths, item.component, item.sha256), list_folder(places.new))
+            path = listing_path(self._paths, item.component, item.sha256)
+            keep_listing(path, list_folder(places.new), self.staged_text(item.component))
             if places.live.is_dir():
                 self._carried[item.component] = keep.carry(places.live, places.new, _kept(item, package))
             sync_folder(places.live.parent)
