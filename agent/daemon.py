@@ -229,7 +229,7 @@ class Daemon:
         program.deaths = 0 if now - program.since > STABLE_AFTER else program.deaths + 1
         delay = 0.0 if program.deaths == 0 else min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(program.deaths - 1, 10))
         program.due = now + delay
-        self._around.say(f"{name} has ended; it is started again in {delay:.0f} s")
+        self._around.say(f"{name} has ended, or its run file is damaged; it is started again in {delay:.0f} s")
 
     def _forget_process(self, program: _Program) -> None:
         if program.pidfd is not None:
