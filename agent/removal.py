@@ -6,6 +6,7 @@ recovery: every step may be repeated, and looks at what is still there.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from agent.ports import Unit
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
 from agent.registration import unregister_agent
 from agent.services import chosen
+from repo_server.core.model import COMPONENT_PATTERN
 
 FILE = "removal.json"
 _LAST = "updater"
@@ -71,13 +73,9 @@ def finish_removal(endpoint: Endpoint) -> Removal | None:
     Raises ``Purged`` after a purge; ``AgentError`` (STOP_FAILED) if a program cannot be stopped, and the removal is
     given up then, with every folder in place; ``LocalFailure``, and the next recovery goes on.
     """
-    loaded = durable.load(removal_path(endpoint.paths), fall_back=False)
-    if loaded.damage is not None:
-        endpoint.log.error("a removal is forgotten", code=Code.STATE_DAMAGED, damage=loaded.damage)
-        durable.remove(removal_path(endpoint.paths))
-    if loaded.payload is None:
+    removal = _read(endpoint)
+    if removal is None:
         return None
-    removal = msgspec.convert(loaded.payload, Removal)
     endpoint.log.warning("components are removed", components=removal.components, purge=removal.purge)
     if not removal.stopped:
         _stop(endpoint, removal)
@@ -93,6 +91,26 @@ def finish_removal(endpoint: Endpoint) -> Removal | None:
         raise Purged
     durable.remove(removal_path(endpoint.paths))
     return removal
+
+
+def _read(endpoint: Endpoint) -> Removal | None:
+    """Read what is to go; a note that cannot be used goes itself: nobody knows any more what was meant."""
+    path = removal_path(endpoint.paths)
+    loaded = durable.load(path, fall_back=False)
+    damage = loaded.damage
+    if loaded.payload is not None:
+        try:
+            removal = msgspec.convert(loaded.payload, Removal)
+        except msgspec.ValidationError as error:
+            damage = f"{path} has a form that is not known: {error}"
+        else:
+            if all(re.fullmatch(COMPONENT_PATTERN, name) for name in removal.components):
+                return removal
+            damage = f"{path} names something that is no component"
+    if damage is not None:
+        endpoint.log.error("a removal is forgotten; repeat it", code=Code.STATE_DAMAGED, damage=damage)
+        durable.remove(path)
+    return None
 
 
 def _write(endpoint: Endpoint, removal: Removal) -> None:

@@ -14,6 +14,8 @@ from simulators.repository import Repository
 from support.components import Package
 from support.endpoints import Endpoint, endpoint_in
 
+from agent.durable import save
+
 COMPONENTS = ("service", "probe")
 KILLER = Path(__file__).parent.parent / "faults" / "killed_agent.py"
 
@@ -103,6 +105,19 @@ def test_nothing_is_removed_while_an_update_runs(endpoint: Endpoint) -> None:
     with endpoint.paths.lock.open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         endpoint.run("uninstall", expect=4)
+    assert all(endpoint.runs_live(name) for name in COMPONENTS)
+
+
+@pytest.mark.parametrize("components", ["NUL", 7, ["../../etc"]])
+def test_a_damaged_note_of_a_removal_removes_nothing(endpoint: Endpoint, components: object) -> None:
+    note = endpoint.paths.state / "removal.json"
+    if components == "NUL":
+        note.write_bytes(b"\0" * 64)
+    else:
+        save(note, {"components": components, "stopped": True})
+    endpoint.run("recover")
+    assert "STATE_DAMAGED" in endpoint.log()
+    assert not note.exists()
     assert all(endpoint.runs_live(name) for name in COMPONENTS)
 
 
