@@ -1,0 +1,30 @@
+"""The command line: reads the environment, puts an endpoint together, and says what happened (design §8, §11)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agent.cli import facts, repair, setup, updates
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--root-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/"),
+    envvar="COMMANDIT_ROOT_DIR",
+    metavar="DIR",
+    help="Relocate every path below DIR, so that a whole endpoint lives in one folder.",
+)
+@click.version_option(package_name="commandit-updates")
+def commands(root_dir: Path) -> None:
+    """Keep the components of this machine up to date.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused for safety, 4 another updater is at work, 5 partly done.
+    """
+
+
+for command in (*setup.COMMANDS, *updates.COMMANDS, *repair.COMMANDS, *facts.COMMANDS):
+    commands.add_command(command)

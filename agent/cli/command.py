@@ -1,0 +1,43 @@
+"""A command: what its function returns or raises becomes output and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli.words import fail
+from agent.codes import EXIT_DONE
+from agent.errors import AgentError, local_failure
+from agent.paths import Paths
+from agent.removal import Purged
+from agent.runner import Stuck
+
+
+def command(function: Callable[..., int]) -> Callable[..., None]:
+    """Turn what a command returns or raises into output and an exit code; accept ``--root-dir`` after the verb."""
+
+    @click.option("--root-dir", type=click.Path(path_type=Path), help="Relocate every path below DIR.")
+    @click.pass_context
+    @functools.wraps(function)
+    def wrapper(context: click.Context, /, root_dir: Path | None, **options: Any) -> None:
+        chosen = root_dir or context.find_root().params["root_dir"]
+        try:
+            code = function(Paths(Path(os.path.abspath(chosen))), **options)  # noqa: PTH100 -- resolve() follows links
+        except Purged:
+            click.echo("An interrupted purge was finished; nothing of the agent is left.")
+            code = EXIT_DONE
+        except Stuck as error:
+            fail(error.failure.code, error.failure.message)
+        except AgentError as error:
+            fail(error.code, error.message)
+        except OSError as error:
+            failure = local_failure(error, f"do {function.__name__.rstrip('_')}")
+            fail(failure.code, failure.message)
+        context.exit(code)
+
+    return wrapper

@@ -1,0 +1,79 @@
+"""The verbs that only look: status, verify."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+
+import click
+
+from agent.cli.command import command
+from agent.cli.endpoints import for_repair
+from agent.cli.words import say
+from agent.codes import EXIT_DONE, EXIT_FAILED, Code
+from agent.errors import AgentError
+from agent.lock import only_one
+from agent.paths import Paths
+from agent.status import Status, load_status
+from agent.verify import verify as verify_components
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print status.json.")
+@command
+def status(paths: Paths, as_json: bool) -> int:
+    """Say what is installed, what happened last, and what comes next."""
+    if not os.access(paths.state, os.R_OK | os.X_OK) and paths.state.exists():
+        raise AgentError(Code.PERMISSION, f"cannot read {paths.state}: it is private; run this as root")
+    loaded = load_status(paths.status)
+    if loaded.damage is not None:
+        click.echo(f"{Code.STATE_DAMAGED.name}: {loaded.damage}", err=True)
+    if as_json:
+        click.echo(json.dumps(loaded.status.to_json(), indent=2))
+    else:
+        for line in _in_words(loaded.status):
+            say(line)
+    return EXIT_DONE
+
+
+def _in_words(state: Status) -> list[str]:
+    installed = ", ".join(f"{one.name} {one.version}" for one in state.installed_components) or "nothing"
+    lines = [f"Installed: {installed} (channel {state.assigned_channel or 'not known yet'})"]
+    if state.last_error_code is Code.OK:
+        said = state.last_operation_status if state.installed_components else "nothing to install"
+        said = "none" if state.last_check_time is None else said
+        lines.append(f"Last: {said}, checked {_at(state.last_check_time) or 'never'}")
+        lines += [] if state.last_error_message is None else [f"Not installed: {state.last_error_message}"]
+    else:
+        why = f"{state.last_error_code.name}: {state.last_error_message}. {state.last_error_code.action}"
+        lines.append(f"Last: {state.last_operation_status}, {why}")
+    skipped = "".join(f"; {one.name} {one.version} is skipped" for one in state.quarantined)
+    lines.append(f"Next: check at {_at(state.next_check_time) or 'the next start'}{skipped}")
+    return lines
+
+
+def _at(moment: datetime | None) -> str | None:
+    """Return a time as this machine's clocks show it, with its zone."""
+    return None if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z}"
+
+
+@click.command()
+@click.argument("components", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@command
+def verify(paths: Paths, components: tuple[str, ...], as_json: bool) -> int:
+    """Compare installed files with the lists of their packages (all components, if none is named)."""
+    endpoint = for_repair(paths)
+    with only_one(paths.lock):
+        verified = verify_components(endpoint, components)
+    same = all(one.same for one in verified)
+    if as_json:
+        click.echo(json.dumps({"same": same, "components": [one.to_json() for one in verified]}, indent=2))
+    else:
+        for line in [line for one in verified for line in one.in_words()] or ["Nothing is installed."]:
+            say(line)
+    return EXIT_DONE if same else EXIT_FAILED
+
+
+COMMANDS = (status, verify)

@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from repo_server.core.model import Channel
+
+CHANNELS = click.Choice([str(channel) for channel in Channel])
+
+
+def overrides(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that override the configuration for one run (FR-CFG-002)."""
+    for option in (
+        click.option("--channel", type=CHANNELS, help="Override the configured channel for this run."),
+        click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="Override the mirrors for this run."),
+        click.option("--server", "servers", multiple=True, metavar="URL", help="Override the server for this run."),
+    ):
+        function = option(function)
+    return function
+
+
+def flags(servers: tuple[str, ...], mirrors: tuple[str, ...], channel: str | None) -> dict[str, Any]:
+    """Return what these options override, by the configuration's keys."""
+    given = {"update_server_url": list(servers) or None, "mirrors": list(mirrors) or None, "release_channel": channel}
+    return {key: value for key, value in given.items() if value is not None}
