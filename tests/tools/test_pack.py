@@ -211,6 +211,30 @@ def spoil_manifest(folder: Path) -> str:
     return "helth"
 
 
+def be_run_by(folder: Path, kind: str, command: str = "") -> None:
+    text = (folder / "package.toml").read_text().partition("[service]")[0]
+    (folder / "package.toml").write_text(f'{text}[service]\nkind = "{kind}"\nname = "acme"\n{command}\n')
+
+
+def spoil_unit(folder: Path) -> str:
+    be_run_by(folder, "systemd")
+    (folder / "files" / "systemd").mkdir()
+    (folder / "files" / "systemd" / "other.service").write_text(
+        "[Service]\nExecStart=/opt/commandit/service/bin/serve\n"
+    )
+    return "files/systemd/acme.service, or service.command"
+
+
+def spoil_unit_command(folder: Path) -> str:
+    be_run_by(folder, "systemd", 'command = ["bin/other"]')
+    return "service.command: there is no file 'files/bin/other'"
+
+
+def spoil_launchd(folder: Path) -> str:
+    be_run_by(folder, "launchd")
+    return 'service.kind = "launchd" needs service.command'
+
+
 def spoil_version(folder: Path) -> str:
     text = (folder / "package.toml").read_text()
     (folder / "package.toml").write_text(text.replace("1.2.3", "1.2"))
@@ -228,6 +252,19 @@ def test_what_a_package_may_not_hold_is_refused(operator: Operator, tmp_path: Pa
     expected = spoil(folder)
     assert expected in operator.refused(1, "pack", folder, "-o", tmp_path / "out")
     assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.parametrize("command", ["", 'command = ["bin/serve"]', 'command = ["serve-of-the-system"]'])
+def test_a_package_for_systemd_has_its_unit_or_a_command(operator: Operator, tmp_path: Path, command: str) -> None:
+    """L43: a unit is made from the command where the package ships none."""
+    folder = package_folder(tmp_path / "source")
+    be_run_by(folder, "systemd", command)
+    if not command:
+        (folder / "files" / "systemd").mkdir()
+        (folder / "files" / "systemd" / "acme.service").write_text(
+            "[Service]\nExecStart=/opt/commandit/service/bin/serve\n"
+        )
+    pack(operator, folder, tmp_path)
 
 
 @pytest.mark.root

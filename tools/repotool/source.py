@@ -112,9 +112,8 @@ def _missing(manifest: PackageManifest, entries: list[Entry]) -> Iterator[str]:
     if payload is None or not payload.is_folder:
         yield f"payload: there is no folder {manifest.payload!r}"
         return
+    yield from _service_faults(manifest, by_path)
     wanted = []
-    if manifest.service.kind is ServiceKind.PROCESS:
-        wanted.append(("service.command", manifest.service.command[0], f"{manifest.payload}/"))
     if manifest.health.kind is HealthKind.COMMAND and "/" in manifest.health.command[0]:
         wanted.append(("health.command", manifest.health.command[0], f"{manifest.payload}/"))
     for name, command in (("pre_install", manifest.hooks.pre_install), ("post_install", manifest.hooks.post_install)):
@@ -124,6 +123,25 @@ def _missing(manifest: PackageManifest, entries: list[Entry]) -> Iterator[str]:
         # An absolute path is the endpoint's own program; whether it is there is not known here.
         if not program.startswith("/"):
             yield from _program_faults(what, by_path.get(f"{below}{program}"), f"{below}{program}", manifest)
+
+
+def _service_faults(manifest: PackageManifest, by_path: dict[str, Entry]) -> Iterator[str]:
+    """Yield what stands in the way of starting the program by its kind of service (L43)."""
+    service, below = manifest.service, f"{manifest.payload}/"
+    if service.kind is ServiceKind.NONE:
+        return
+    if service.kind is ServiceKind.SYSTEMD:
+        unit = by_path.get(f"{below}systemd/{(service.name or '').removesuffix('.service')}.service")
+        if unit is not None and not unit.is_folder:
+            return
+    if not service.command:
+        need = f"the unit {below}systemd/{service.name}.service, or " if service.kind is ServiceKind.SYSTEMD else ""
+        yield f'service.kind = "{service.kind}" needs {need}service.command'
+        return
+    program = service.command[0]
+    # Of a program without a folder, systemd may find another one in its search path.
+    if not program.startswith("/") and ("/" in program or service.kind is not ServiceKind.SYSTEMD):
+        yield from _program_faults("service.command", by_path.get(f"{below}{program}"), f"{below}{program}", manifest)
 
 
 def _program_faults(what: str, entry: Entry | None, path: str, manifest: PackageManifest) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -211,47 +213,56 @@ def _promote_fact(step: PromoteStep) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Recalling:
+    """What ``block`` and ``rollback`` are told."""
+
+    selection: Selection
+    reason: str
+    by: str | None
+    yes: bool
+    tree: Tree
+    as_json: bool
+    dry_run: bool
+
+
+def _recalling(**of_reason: Any) -> Callable[[Callable[[_Recalling], None]], Callable[..., None]]:
+    """Give a verb the options of a recall; ``of_reason`` says what is special about its ``--reason``."""
+
+    def decorate(verb: Callable[[_Recalling], None]) -> Callable[..., None]:
+        @click.argument("version", type=options.VersionType())
+        @options.selecting
+        @click.option("--reason", metavar="TEXT", **of_reason)
+        @options.by_option
+        @options.yes_option
+        @options.tree_option
+        @options.json_option
+        @options.dry_run_option
+        @functools.wraps(verb)
+        def wrapper(
+            *,
+            version: Version,
+            components: tuple[str, ...],
+            os_name: str | None,
+            arch: str | None,
+            tree: Path | None,
+            **others: Any,
+        ) -> None:
+            selection = Selection(version, components, os_name, arch)
+            verb(_Recalling(selection=selection, tree=options.the_tree(tree), **others))
+
+        return wrapper
+
+    return decorate
+
+
 @click.command()
-@click.argument("version", type=options.VersionType())
-@options.selecting
-@click.option("--reason", required=True, metavar="TEXT", help="Why; devices' reports and the audit show it.")
-@options.by_option
-@options.yes_option
-@options.tree_option
-@options.json_option
-@options.dry_run_option
-def block(  # noqa: PLR0913 -- one parameter per option
-    *,
-    version: Version,
-    components: tuple[str, ...],
-    os_name: str | None,
-    arch: str | None,
-    reason: str,
-    by: str | None,
-    yes: bool,
-    tree: Path | None,
-    as_json: bool,
-    dry_run: bool,
-) -> None:
+@_recalling(required=True, help="Why; devices' reports and the audit show it.")
+def block(said: _Recalling) -> None:
     """Recall VERSION: it is offered no more, and devices that have it are moved off it."""
-    steps = _recall(
-        options.the_tree(tree),
-        Selection(version, components, os_name, arch),
-        reason,
-        by,
-        yes=yes,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
-    if as_json:
-        show.json(
-            {
-                "dry_run": dry_run,
-                "version": str(version),
-                "reason": reason,
-                "files": [_recall_fact(step) for step in steps],
-            }
-        )
+    steps = _recall(said)
+    if said.as_json:
+        show.json(_recall_facts(said, steps))
 
 
 @click.command()
@@ -282,42 +293,17 @@ def unblock(
 
 
 @click.command()
-@click.argument("version", type=options.VersionType())
-@options.selecting
-@click.option("--reason", default="rolled back", show_default=True, metavar="TEXT")
-@options.by_option
-@options.yes_option
-@options.tree_option
-@options.json_option
-@options.dry_run_option
-def rollback(  # noqa: PLR0913 -- one parameter per option
-    *,
-    version: Version,
-    components: tuple[str, ...],
-    os_name: str | None,
-    arch: str | None,
-    reason: str,
-    by: str | None,
-    yes: bool,
-    tree: Path | None,
-    as_json: bool,
-    dry_run: bool,
-) -> None:
+@_recalling(default="rolled back", show_default=True)
+def rollback(said: _Recalling) -> None:
     """Recall VERSION and show what the devices that have it are offered instead."""
-    opened, selection = options.the_tree(tree), Selection(version, components, os_name, arch)
-    steps = _recall(opened, selection, reason, by, yes=yes, dry_run=dry_run, as_json=as_json)
-    now = options.now()
-    catalogue = look(opened, eyes_for(opened, None), now).catalogue
+    steps, now = _recall(said), options.now()
+    catalogue = look(said.tree, eyes_for(said.tree, None), now).catalogue
     recalled = [step.file.name.id for step in steps]
-    if dry_run:
-        catalogue = recall.as_if_blocked(catalogue, recalled, reason)
+    if said.dry_run:
+        catalogue = recall.as_if_blocked(catalogue, recalled, said.reason)
     going = list(destinations(catalogue, recalled, now))
-    if as_json:
-        facts = [_recall_fact(step) for step in steps]
-        show.json({
-            "dry_run": dry_run, "version": str(version), "reason": reason, "files": facts,
-            "destinations": [_destination_fact(item) for item in going],
-        })  # fmt: skip
+    if said.as_json:
+        show.json({**_recall_facts(said, steps), "destinations": [_destination_fact(item) for item in going]})
         return
     rows = [(str(item.recalled), str(item.channel), str(item.version or "stay"), item.detail) for item in going]
     _shown(Table(("devices with", "on", "go to", "why"), rows), as_json=False)
@@ -332,16 +318,14 @@ def _destination_fact(item: Destination) -> dict[str, Any]:
     }
 
 
-def _recall(
-    tree: Tree, selection: Selection, reason: str, by: str | None, *, yes: bool, dry_run: bool, as_json: bool
-) -> list[RecallStep]:
-    if not reason.strip():
+def _recall(said: _Recalling) -> list[RecallStep]:
+    if not said.reason.strip():
         raise Usage("--reason is empty; say why the release is recalled")
-    with _lock(tree, dry_run=dry_run):
-        files = select(inventory(tree.root, tree.config), selection)
-        steps = recall.plan_block(tree, files, reason, by or options.user_name(), options.now())
-        _shown(_recall_table(steps), as_json=as_json)
-        _carry_out(tree, steps, f"Recall {selection}?", yes=yes, dry_run=dry_run)
+    with _lock(said.tree, dry_run=said.dry_run):
+        files = select(inventory(said.tree.root, said.tree.config), said.selection)
+        steps = recall.plan_block(said.tree, files, said.reason, said.by or options.user_name(), options.now())
+        _shown(_recall_table(steps), as_json=said.as_json)
+        _carry_out(said.tree, steps, f"Recall {said.selection}?", yes=said.yes, dry_run=said.dry_run)
     return steps
 
 
@@ -357,6 +341,15 @@ def _recall_table(steps: Sequence[RecallStep]) -> Table:
 
 def _recall_fact(step: RecallStep) -> dict[str, Any]:
     return {**_platform(step.file.name), "path": step.file.path, "action": step.action, "why": step.why}
+
+
+def _recall_facts(said: _Recalling, steps: Sequence[RecallStep]) -> dict[str, Any]:
+    return {
+        "dry_run": said.dry_run,
+        "version": str(said.selection.version),
+        "reason": said.reason,
+        "files": [_recall_fact(step) for step in steps],
+    }
 
 
 COMMANDS = (publish, promote, block, unblock, rollback)
