@@ -26,7 +26,8 @@ from typing import Any
 import uvicorn
 
 from repo_server.answers import Answers
-from repo_server.auth import TOKENS_NAME, KeyFile
+from repo_server.auth import KeyFile, parse_secrets
+from repo_server.conditions import Conditions
 from repo_server.files import FileSender
 from repo_server.guard import Guard
 from repo_server.live import Live
@@ -36,20 +37,21 @@ from repo_server.routes.application import Application
 from repo_server.routes.context import Context
 from repo_server.scan import Scanner, ScanOptions
 from repo_server.settings import Settings
-from repo_server.statefolder import held, prepare, require_private
+from repo_server.statefolder import held, prepare
 from repo_server.store.checkins import CheckInWriter
-from repo_server.store.database import Database
+from repo_server.store.database import Database, State
 from repo_server.store.devices import DeviceReader
 from repo_server.store.embedded import EmbeddedPostgres
 from repo_server.store.records import RecordWriter
 from repo_server.store.source import GivenServer, Source
 from repo_server.supervise import Tasks, every
+from repo_server.tokens import TOKENS_NAME, parse_tokens
 from repo_server.watch import Watcher, WatchOptions
 
 _BACKLOG = 2048
 _FILE_THREADS = 16
-_KEYS_SECONDS = 1.0
-"""How soon a changed secrets or tokens file is in force."""
+_LOOK_SECONDS = 1.0
+"""How soon a changed file (secrets, tokens) is in force, and a condition is said."""
 _STOP_SECONDS = 15.0
 _GC_THRESHOLD = 50_000
 
@@ -87,10 +89,9 @@ def serve(settings: Settings, say: Callable[[str], None]) -> bool:
     prepare(settings.state)
     secrets = None
     if settings.secrets is not None:
-        require_private(settings.secrets)
-        secrets = KeyFile(settings.secrets, "secrets")
+        secrets = KeyFile(settings.secrets, parse_secrets)
         secrets.load()
-    tokens = KeyFile(settings.state / TOKENS_NAME, "tokens", optional=True)
+    tokens = KeyFile(settings.state / TOKENS_NAME, parse_tokens, optional=True)
     tokens.load()
     source = _source(settings)
     with held(settings.state), _listening(settings) as listener:
@@ -108,6 +109,7 @@ class Server:
         self._say = say
         self._live = Live()
         self._database = None if source is None else Database(source, wall_clock)
+        self._conditions = _conditions(guard, self._database)
         self._scanner = Scanner(settings.tree, settings.state, ScanOptions())
         self._looked = asyncio.Event()
         self._watcher = Watcher(
@@ -162,9 +164,12 @@ class Server:
 
     def _start(self, tasks: Tasks, stop: asyncio.Event) -> None:
         tasks.start("watching the tree", self._watcher.run(stop))
-        tasks.start("watching the tokens", every(_KEYS_SECONDS, stop, self._guard.tokens.refresh))
-        if self._guard.secrets is not None:
-            tasks.start("watching the secrets", every(_KEYS_SECONDS, stop, self._guard.secrets.refresh))
+        tasks.start("watching what can change", every(_LOOK_SECONDS, stop, self._look_around))
+
+    def _look_around(self) -> None:
+        """Take up files that changed, and say what is wrong with the server."""
+        self._guard.refresh()
+        self._conditions.look(wall_clock())
 
     def _context(self, check_ins: CheckInWriter | None, records: RecordWriter | None) -> Context:
         database = self._database
@@ -181,6 +186,7 @@ class Server:
             rescan=self._watcher.request_rescan,
             clock=wall_clock,
             database_state=_no_database if database is None else database.describe,
+            conditions=self._conditions,
             base_url=self._settings.base_url,
         )
 
@@ -291,6 +297,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     import uvloop
 
     return uvloop.new_event_loop
+
+
+def _conditions(guard: Guard, database: Database | None) -> Conditions:
+    """Put together what can be wrong with a server."""
+    conditions = Conditions()
+    conditions.watch("tokens_not_reloaded", lambda: guard.tokens.error)
+    if (secrets := guard.secrets) is not None:
+        conditions.watch("secrets_not_reloaded", lambda: secrets.error)
+    if database is not None:
+        conditions.watch("database_away", lambda: database.detail if database.state is State.AWAY else None)
+    return conditions
 
 
 def _no_database() -> dict[str, Any]:

@@ -7,12 +7,12 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from repo_server.app import StartError, TlsUnusable, serve, wall_clock
-from repo_server.auth import CredentialsInvalid, TokenExists, TokenUnknown, add_token, list_tokens, revoke_token
+from repo_server.auth import CredentialsInvalid, Role
 from repo_server.logs import configure
 from repo_server.settings import (
     CONFIG,
@@ -27,6 +27,7 @@ from repo_server.settings import (
 )
 from repo_server.statefolder import StateExposed, StateInUse, prepare
 from repo_server.store import UrlInvalid
+from repo_server.tokens import Token, TokenError, add_token, list_tokens, revoke_token
 
 FAILED, USAGE, REFUSED, BUSY = 1, 2, 3, 4
 
@@ -106,33 +107,41 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @token.command("add")
 @click.argument("name")
 @_STATE
+@click.option(
+    "--role",
+    type=click.Choice([str(role) for role in Role]),
+    default=str(Role.READ),
+    show_default=True,
+    help="read: look at everything; operate: also what changes something.",
+)
 @_JSON
-def token_add(name: str, state: Path, as_json: bool) -> None:
+def token_add(name: str, state: Path, role: str, as_json: bool) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     try:
         prepare(state)
-        value = add_token(state, name, wall_clock())
+        value = add_token(state, name, Role(role), wall_clock())
     except StateExposed as error:
         _end(error, REFUSED)
-    except (CredentialsInvalid, TokenExists, OSError) as error:
+    except (CredentialsInvalid, TokenError, OSError) as error:
         _end(error, FAILED)
-    click.echo(json.dumps({"name": name, "token": value}) if as_json else value)
+    click.echo(json.dumps({"name": name, "role": role, "token": value}) if as_json else value)
 
 
 @token.command("list")
 @_STATE
 @_JSON
 def token_list(state: Path, as_json: bool) -> None:
-    """List the tokens' names and when they were made."""
+    """List the tokens' names, roles and when they were made."""
     try:
-        tokens: list[Any] = list_tokens(state)
+        tokens: list[Token] = list_tokens(state)
     except (CredentialsInvalid, OSError) as error:
         _end(error, FAILED)
     if as_json:
-        click.echo(json.dumps([{"name": item.name, "created": item.created.isoformat()} for item in tokens]))
+        shown = [{"name": item.name, "role": item.role, "created": item.created.isoformat()} for item in tokens]
+        click.echo(json.dumps(shown))
         return
     for item in tokens:
-        click.echo(f"{item.name}\t{item.created.isoformat(timespec='seconds')}")
+        click.echo(f"{item.name}\t{item.role}\t{item.created.isoformat(timespec='seconds')}")
 
 
 @token.command("revoke")
@@ -142,7 +151,7 @@ def token_revoke(name: str, state: Path) -> None:
     """Make a token worthless; a running server forgets it within a second or two."""
     try:
         revoke_token(state, name)
-    except (CredentialsInvalid, TokenUnknown, OSError) as error:
+    except (CredentialsInvalid, TokenError, OSError) as error:
         _end(error, FAILED)
     click.echo(f"revoked {name}")
 

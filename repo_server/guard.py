@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repo_server.auth import KeyFile, match
+from repo_server.auth import KeyFile, Role
 from repo_server.core.wire import SECRET_HEADER
 from repo_server.http import Call, HttpError
 
@@ -19,12 +19,18 @@ class Guard:
     tokens: KeyFile
     public_tree: bool = False
 
+    def refresh(self) -> None:
+        """Take up changed files."""
+        self.tokens.refresh()
+        if self.secrets is not None:
+            self.secrets.refresh()
+
     def agent(self, call: Call) -> str | None:
         """Return the id of the agent's secret; raise ``HttpError`` 401 (NFR-SRV-010)."""
         if self.secrets is None:
             return None
         presented = call.header(_SECRET)
-        name = None if presented is None else match(self.secrets.keys, presented)
+        name = None if presented is None else self.secrets.keys.match(presented)
         if name is None:
             what = "is missing" if presented is None else "is not one of the active secrets"
             raise HttpError(401, "unauthorized", f"the header {SECRET_HEADER} {what}")
@@ -35,15 +41,20 @@ class Guard:
         if not self.public_tree:
             self.agent(call)
 
-    def operator(self, call: Call) -> str | None:
-        """Return the name of the operator's token; raise ``HttpError`` 401."""
+    def operator(self, call: Call, needed: Role = Role.READ) -> str | None:
+        """Return the name of the operator's token; raise ``HttpError`` 401, or 403 if its role does not suffice."""
         if self.secrets is None:
             return None
         kind, _, presented = (call.header(b"authorization") or "").partition(" ")
-        name = match(self.tokens.keys, presented.strip()) if kind.lower() == "bearer" else None
+        keys = self.tokens.keys
+        name = keys.match(presented.strip()) if kind.lower() == "bearer" else None
         if name is None:
             message = (
                 "an operator's token is needed: Authorization: Bearer …; make one with: repo-server token add NAME"
             )
             raise HttpError(401, "unauthorized", message, {"www-authenticate": 'Bearer realm="repo-server"'})
+        if not keys.roles[name].covers(needed):
+            raise HttpError(
+                403, "forbidden", f"the token {name!r} has the role {keys.roles[name]}; this needs {needed}"
+            )
         return name

@@ -69,9 +69,9 @@ class Watcher:
         self._next_full = 0.0
         self._pause = 1.0
 
-    def request_rescan(self, path: str) -> None:
-        """Look at a path soon: somebody found it other than the catalogue says. From any thread, at any time."""
-        self._heard({path})
+    def request_rescan(self, path: str | None) -> None:
+        """Look at a path soon, or at everything: somebody found it other than the catalogue says. From any thread."""
+        self._heard(None if path is None else {path})
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until ``stop`` is set. Nothing in the tree or in the watching ends it."""

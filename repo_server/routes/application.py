@@ -24,6 +24,7 @@ _EXACT: dict[str, Handler] = {
     operator.PROBLEMS: operator.problems,
     operator.CATALOGUE: operator.catalogue,
     operator.DEVICES: operator.devices,
+    operator.RESCAN: operator.rescan,
     "/healthz": health.healthz,
     "/readyz": health.readyz,
 }

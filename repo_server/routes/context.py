@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from repo_server.answers import Answers
+from repo_server.conditions import Conditions
 from repo_server.core.wire import CheckRequest, UpdateRecord
 from repo_server.files import FileSender
 from repo_server.guard import Guard
@@ -67,8 +68,9 @@ class Context:
     check_ins: CheckIns
     records: Records
     devices: Devices
-    rescan: Callable[[str], None]
-    """Asks for another look at a path."""
+    rescan: Callable[[str | None], None]
+    """Asks for another look at a path, or with ``None`` at everything."""
     clock: Callable[[], datetime]
     database_state: Callable[[], dict[str, Any]]
+    conditions: Conditions
     base_url: str | None = None

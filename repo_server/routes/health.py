@@ -13,7 +13,11 @@ async def healthz(_context: Context, call: Call) -> None:
 
 
 async def readyz(context: Context, call: Call) -> None:
-    """Say whether agents are served (200) or why not yet (503). The database is told of but decides nothing."""
+    """Say whether agents are served (200) or why not yet (503), and what else is wrong.
+
+    Only a server without a catalogue is not ready: agents are served without a database, with the last good secrets
+    and so on, and a load balancer must not take every server away for what is wrong with all of them (promise 4).
+    """
     _only_reads(call)
     ready = context.live.ready
     scan: dict[str, object] = {"state": "ready" if ready else "scanning"}
@@ -22,7 +26,9 @@ async def readyz(context: Context, call: Call) -> None:
         scan["catalogue"] = snapshot.generation
         scan["releases"] = len(snapshot.catalogue)
         scan["problems"] = len(snapshot.result.problems)
-    answer = {"ready": ready, "scan": scan, "database": context.database_state()}
+    # Messages may name paths and hosts; operators read them in /v1/problems, everybody in the log.
+    conditions = [{"code": item.code, "since": item.since} for item in context.conditions.look(context.clock())]
+    answer = {"ready": ready, "scan": scan, "database": context.database_state(), "conditions": conditions}
     await call.json(answer, 200 if ready else 503)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from repo_server.answers import download_url, reason_entry
+from repo_server.auth import Role
 from repo_server.core.errors import DeviceIdInvalid, VersionInvalid
 from repo_server.core.identity import normalise_device_id
 from repo_server.core.model import Arch, Channel, Device, FileState, Installed, Os, Platform, Problem, Release
@@ -23,6 +24,7 @@ from repo_server.routes.context import Context, RecordsUnavailable
 PROBLEMS = "/v1/problems"
 CATALOGUE = "/v1/packages"
 DEVICES = "/v1/devices"
+RESCAN = "/v1/rescan"
 PAGE = 100
 MAX_PAGE = 1000
 
@@ -54,13 +56,14 @@ class PackageEntry(msgspec.Struct, frozen=True):
 
 
 async def problems(context: Context, call: Call) -> None:
-    """List every file that is not offered, with its reason."""
+    """List every file that is not offered, with its reason, and what is wrong with the server itself."""
     snapshot = _enter(context, call)
     found = snapshot.result.problems
     await call.json(
         {
             "problems": [_problem(item) for item in found if item.state is FileState.PROBLEM],
             "pending": [_problem(item) for item in found if item.state is FileState.PENDING],
+            "server": [asdict(item) for item in context.conditions.look(context.clock())],
             "catalogue": snapshot.generation,
         }
     )
@@ -73,6 +76,15 @@ async def catalogue(context: Context, call: Call) -> None:
     # Ten thousand releases take long enough to make others wait.
     body = await asyncio.to_thread(_catalogue, snapshot, base)
     await call.answer(200, body, ((b"content-type", b"application/json"), (b"cache-control", b"no-store")))
+
+
+async def rescan(context: Context, call: Call) -> None:
+    """Look at the whole tree soon; ``catalogue`` in the answer is the one before that look."""
+    if call.method != "POST":
+        raise method_not_allowed("POST")
+    context.guard.operator(call, Role.OPERATE)
+    context.rescan(None)
+    await call.json({"catalogue": context.live.current.generation if context.live.ready else 0}, 202)
 
 
 async def devices(context: Context, call: Call) -> None:

@@ -13,8 +13,9 @@ from support.server import RunningServer, check_body, environment, running, wait
 from support.serving import SERVICE
 from support.trees import Tree
 
-from repo_server.auth import CredentialsInvalid, digest, list_tokens, match, parse_secrets, parse_tokens
+from repo_server.auth import CredentialsInvalid, Role, digest, parse_secrets
 from repo_server.core.wire import SECRET_HEADER
+from repo_server.tokens import add_token, list_tokens, parse_tokens
 
 OLD, NEW = "old-secret-0123456789", "new-secret-0123456789"
 OPERATOR = ["/v1/problems", "/v1/packages", "/v1/devices", "/v1/devices/6f1c2a34-0000-4000-8000-000000000001"]
@@ -38,8 +39,8 @@ def asks(server: RunningServer, secret: str | None) -> int:
 
 
 def test_secrets_are_read_with_comments_and_blank_lines() -> None:
-    keys = parse_secrets(f"# two\n\nold:{OLD}\n new:with:colons:and:more \n", "secrets")
-    assert (match(keys, OLD), match(keys, "with:colons:and:more"), match(keys, "x")) == ("old", "new", None)
+    keys = parse_secrets(f"# two\n\nold:{OLD}\n new:with:colons:and:more \n".encode(), "secrets")
+    assert (keys.match(OLD), keys.match("with:colons:and:more"), keys.match("x")) == ("old", "new", None)
 
 
 @pytest.mark.parametrize(
@@ -60,25 +61,28 @@ def test_secrets_are_read_with_comments_and_blank_lines() -> None:
 )
 def test_a_malformed_secrets_file_is_refused_without_showing_a_secret(text: str, expected: str) -> None:
     with pytest.raises(CredentialsInvalid, match=expected) as caught:
-        parse_secrets(text, "secrets")
+        parse_secrets(text.encode(), "secrets")
     assert "hunter2" not in str(caught.value)
     assert OLD not in str(caught.value)
 
 
 def test_a_short_secret_is_taken_and_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    assert match(parse_secrets("a:hunter2", "secrets"), "hunter2") == "a"
+    assert parse_secrets(b"a:hunter2", "secrets").match("hunter2") == "a"
     assert "'a'" in caplog.text
     assert "hunter2" not in caplog.text
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'[{"name":"a","sha256":"zz","created":"2026-01-01T00:00:00Z"}]'])
+_TOKEN = b'[{"name":"a","sha256":"%b","created":"2026-01-01T00:00:00Z"}]'
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", _TOKEN % b"zz", _TOKEN % b"ab"])
 def test_a_damaged_tokens_file_is_refused(data: bytes) -> None:
     with pytest.raises(CredentialsInvalid, match="damaged"):
         parse_tokens(data, "tokens.json")
 
 
 def test_only_hashes_are_kept() -> None:
-    assert digest(OLD) in parse_secrets(f"a:{OLD}", "x").values()
+    assert digest(OLD) in parse_secrets(f"a:{OLD}".encode(), "x").digests.values()
 
 
 def test_agents_need_a_secret_and_operators_a_token(tree: Tree, tmp_path: Path) -> None:
@@ -120,6 +124,19 @@ def twice(name: str, first: str, second: str) -> object:
     return headers
 
 
+def test_a_tokens_role_decides_what_it_may_do(tree: Tree, tmp_path: Path) -> None:
+    """403, not 401: who asks is known. Agents' secrets are no tokens."""
+    secrets = private(tmp_path / "secrets", f"a:{OLD}\n")
+    state = tmp_path / "state"
+    values = [token(state, "add", role, "--role", role).stdout.strip() for role in ("read", "operate")]
+    with running(tree.root, state, "--secrets", str(secrets)) as server:
+        bearers = [{"authorization": f"Bearer {value}"} for value in values]
+        assert [server.get("/v1/problems", bearer).status for bearer in bearers] == [200, 200]
+        answers = [server.request("POST", "/v1/rescan", headers=bearer) for bearer in (*bearers, {SECRET_HEADER: OLD})]
+        assert [answer.status for answer in answers] == [403, 202, 401]
+        assert answers[0].json()["error_code"] == "forbidden"
+
+
 def test_the_tree_can_be_public_while_the_rest_is_not(tree: Tree, tmp_path: Path) -> None:
     secrets = private(tmp_path / "secrets", f"a:{OLD}\n")
     with running(tree.root, tmp_path / "state", "--secrets", str(secrets), "--public-tree") as server:
@@ -138,9 +155,15 @@ def test_secrets_are_rotated_without_a_restart(tree: Tree, tmp_path: Path) -> No
         private(secrets, "broken")
         wait_until(lambda: "not reloaded" in server.log, "the broken file is noticed", server.log_path)
         assert asks(server, NEW) == 200
+        assert [item["code"] for item in server.ready()["conditions"]] == ["secrets_not_reloaded"]
+        assert str(secrets) not in server.get("/readyz").data.decode(), "it names paths to everybody"
         secrets.unlink()
         private(secrets, f"new:{NEW}\n")
         wait_until(lambda: asks(server, OLD) == 401, "the old secret is gone", server.log_path)
+        assert asks(server, NEW) == 200
+        assert server.ready()["conditions"] == []
+        secrets.chmod(0o644)
+        wait_until(lambda: server.ready()["conditions"], "a file that others can read is said", server.log_path)
         assert asks(server, NEW) == 200
 
 
@@ -155,7 +178,7 @@ def test_tokens_are_added_listed_and_revoked_while_the_server_runs(tree: Tree, t
         assert (again.returncode, again.stdout) == (1, "")
         assert "already" in again.stderr
         assert token(state, "add", "no/slash").returncode == 1
-        assert token(state, "list").stdout.startswith("ana\t")
+        assert token(state, "list").stdout.startswith("ana\tread\t")
         assert [item["name"] for item in json.loads(token(state, "list", "--json").stdout)] == ["ana"]
         assert token(state, "revoke", "ana").returncode == 0
         wait_until(lambda: server.get("/v1/problems", bearer).status == 401, "the token is gone", server.log_path)
@@ -171,8 +194,6 @@ def test_without_secrets_on_loopback_everything_is_open(tree: Tree, tmp_path: Pa
 
 
 def test_tokens_are_dated_by_the_clock_that_is_given(tmp_path: Path) -> None:
-    from repo_server.auth import add_token
-
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    add_token(tmp_path, "ana", now)
-    assert [(item.name, item.created) for item in list_tokens(tmp_path)] == [("ana", now)]
+    add_token(tmp_path, "ana", Role.OPERATE, now)
+    assert [(item.name, item.role, item.created) for item in list_tokens(tmp_path)] == [("ana", "operate", now)]

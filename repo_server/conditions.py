@@ -1,0 +1,61 @@
+"""What is wrong with the server itself now: in the log when it appears and clears, in ``/readyz``, and as a metric.
+
+A part that can be unwell gives a function that returns a sentence, or ``None`` when it is well. Nothing else has to be
+remembered or reported by it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+
+Symptom: TypeAlias = Callable[[], str | None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that is wrong; ``code`` is stable, the message is for operators and may name paths and hosts."""
+
+    code: str
+    message: str
+    since: datetime
+
+
+@dataclass(slots=True)
+class Conditions:
+    """Asks the server's parts how they are."""
+
+    symptoms: dict[str, Symptom] = field(default_factory=dict)
+    """Code → what says whether it is so."""
+    _known: dict[str, Condition] = field(default_factory=dict)
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    def watch(self, code: str, symptom: Symptom) -> None:
+        """Ask this too, from now on."""
+        self.symptoms[code] = symptom
+
+    def look(self, now: datetime) -> tuple[Condition, ...]:
+        """Return what is wrong now, by code; log what is new and what is over. From any thread."""
+        with self._one_at_a_time:
+            return self._look(now)
+
+    def _look(self, now: datetime) -> tuple[Condition, ...]:
+        found: dict[str, Condition] = {}
+        for code, symptom in sorted(self.symptoms.items()):
+            message = symptom()
+            if message is None:
+                continue
+            before = self._known.get(code)
+            if before is None:
+                _log.error("%s: %s", code, message, extra={"condition": code})
+            found[code] = Condition(code, message, now if before is None else before.since)
+        for code in self._known.keys() - found.keys():
+            _log.info("%s is over", code, extra={"condition": code})
+        self._known = found
+        return tuple(found.values())
