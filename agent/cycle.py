@@ -90,6 +90,10 @@ class Cycle:
         result = Result(OperationStatus.SUCCESS if adopted else OperationStatus.UP_TO_DATE)
         if plan.updates:
             result = self._carry_out(plan, trust, requested)
+            if plan.later and result.code is Code.OK:
+                waiting = ", ".join(update.name for update in plan.later)
+                endpoint.log.info("these require the new updater, which installs them in its first cycle", left=waiting)
+                self._standing.again_soon()
         result = replace(result, installed=(*adopted, *result.installed))
         self._send_reports()
         result = with_stopped(with_skipped(result, plan.skipped), recovered.not_running)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from agent.codes import Code
 from agent.quarantine import Quarantine
 from repo_server.core.errors import VersionInvalid
+from repo_server.core.model import UPDATER
 from repo_server.core.version import Version
 from repo_server.core.wire import Update
 
@@ -26,10 +27,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is done, in the server's order, and what is not."""
+    """What is done, in the server's order but the updater last, and what is not."""
 
     updates: tuple[Update, ...]
     skipped: tuple[Skipped, ...]
+    later: tuple[Update, ...] = ()
+    """What requires the updater that comes now: the next cycle, which is that updater's, does it."""
 
 
 def make_plan(
@@ -51,10 +54,22 @@ def make_plan(
     while True:
         lacking = [missing for update in chosen if (missing := _lacking(update, chosen, installed))]
         if not lacking:
-            return Plan(tuple(chosen), tuple(skipped))
+            return _updater_last(chosen, tuple(skipped), installed)
         skipped += lacking
         gone = {item.update.name for item in lacking}
         chosen = [update for update in chosen if update.name not in gone]
+
+
+def _updater_last(chosen: list[Update], skipped: tuple[Skipped, ...], installed: Mapping[str, Version]) -> Plan:
+    """Put the updater at the end; what cannot come before it waits for the next cycle (FR-SUP-001)."""
+    before = [update for update in chosen if update.name != UPDATER]
+    updater = [update for update in chosen if update.name == UPDATER]
+    later: list[Update] = []
+    while waiting := [update for update in before if updater and _lacking(update, before, installed)]:
+        later += waiting
+        before = [update for update in before if update not in waiting]
+    ordered = tuple(update for update in chosen if update in later)
+    return Plan((*before, *updater), skipped, ordered)
 
 
 def _malformed(update: Update, requested: Collection[str], named: frozenset[str]) -> Skipped | None:

@@ -27,11 +27,9 @@ from agent.ports import Unit
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
 from agent.registration import unregister_agent
 from agent.services import chosen
-from repo_server.core.model import COMPONENT_PATTERN
+from repo_server.core.model import COMPONENT_PATTERN, UPDATER
 
 FILE = "removal.json"
-_LAST = "updater"
-"""The component that recovery itself may run from."""
 
 
 class Purged(Exception):
@@ -62,7 +60,7 @@ def begin_removal(endpoint: Endpoint, names: tuple[str, ...], *, purge: bool) ->
     Raises ``AgentError`` (NOT_SUPPORTED) for what is not installed, ``LocalFailure``.
     """
     components = [component.name for component in reversed(chosen(endpoint, names))]
-    removal = Removal(tuple(sorted(components, key=lambda name: name == _LAST)), everything=not names, purge=purge)
+    removal = Removal(tuple(sorted(components, key=lambda name: name == UPDATER)), everything=not names, purge=purge)
     _write(endpoint, removal)
     return removal
 

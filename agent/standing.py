@@ -11,7 +11,7 @@ from agent.journal import Sequence
 from agent.manifest import load_manifest
 from agent.quarantine import ATTEMPTS, load_quarantine
 from agent.result import Result
-from agent.schedule import after_answer, after_failure, load_failures, save_failures
+from agent.schedule import SHORTEST, after_answer, after_failure, load_failures, save_failures
 from agent.status import ComponentVersion, OperationStatus, Quarantined, Status, load_status, save_status
 from repo_server.core.wire import CheckResponse
 
@@ -34,6 +34,10 @@ class Standing:
         delay = after_answer(interval, response.next_check_seconds, self._world.random)
         save_failures(self._paths.state / SCHEDULE, 0)
         self._change(last_check_time=self._now(), assigned_channel=response.channel, next_check_time=self._in(delay))
+
+    def again_soon(self) -> None:
+        """Note that the next check is as soon as one may be."""
+        self._change(next_check_time=self._in(SHORTEST))
 
     def not_answered(self, retry_after: float | None) -> None:
         """Note that there was none; the next try comes sooner, and later with each failure in a row."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from repo_server.core.model import Platform, Release, ReleaseId, Requirement
+from repo_server.core.model import UPDATER, Platform, Release, ReleaseId, Requirement
 from repo_server.core.version import Version
 
 Ceilings = dict[tuple[Platform, str], Version]
@@ -45,10 +45,10 @@ def safe_order(
     """Order releases so that each comes after those it requires; also return those that only a circle serves.
 
     What the device ``has`` (component → version) already serves a requirement where no order can. Among equals the
-    order of ``preference`` (component names) counts. The second list is empty, or every release in it can only be
-    installed after itself; the first is then what can be installed without them.
+    order of ``preference`` (component names) counts, and the updater comes last. The second list is empty, or every
+    release in it can only be installed after itself; the first is then what can be installed without them.
     """
-    rank = {name: index for index, name in enumerate(preference)}
+    rank = {name: index for index, name in enumerate(preference)} | {UPDATER: len(chosen) + len(preference)}
     waiting = sorted(chosen.values(), key=lambda release: (rank.get(release.component, len(rank)), release.component))
     ordered: list[Release] = []
     while waiting:

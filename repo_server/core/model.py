@@ -11,7 +11,10 @@ from repo_server.core.version import Version
 COMPONENT_PATTERN = r"[a-z][a-z0-9_]{0,31}"
 """A component's name (L4)."""
 
-DEFAULT_COMPONENTS = ("service", "ui", "probe", "updater")
+UPDATER = "updater"
+"""The agent itself as a component; it comes last, so that one agent carries out a whole sequence (FR-SUP-001)."""
+
+DEFAULT_COMPONENTS = ("service", "ui", "probe", UPDATER)
 """What a tree knows without saying so in ``repo.toml`` (L30)."""
 
 

@@ -40,6 +40,28 @@ def test_everything_is_done_in_the_servers_order() -> None:
     assert plan.skipped == ()
 
 
+def test_the_updater_is_last_whatever_the_server_says() -> None:
+    """FR-SUP-001."""
+    plan = make_plan([update("updater"), update("service"), update("ui")], HAVE, Quarantine(), {*HAVE, "updater"})
+    assert [one.name for one in plan.updates] == ["service", "ui", "updater"]
+    assert plan.later == ()
+
+
+def test_what_requires_the_new_updater_waits_until_that_is_at_work() -> None:
+    offers = [update("updater"), update("service", updater="1.1.0"), update("ui", service="1.1.0"), update("probe")]
+    plan = make_plan(offers, HAVE, Quarantine(), {*HAVE, "updater"})
+    assert [one.name for one in plan.updates] == ["probe", "updater"]
+    assert [one.name for one in plan.later] == ["service", "ui"]
+    assert plan.skipped == ()
+
+
+def test_what_requires_an_updater_that_is_quarantined_is_left_out() -> None:
+    offers = [update("updater"), update("service", updater="1.1.0"), update("ui")]
+    plan = make_plan(offers, HAVE, failed_often("updater"), {*HAVE, "updater"})
+    assert [one.name for one in plan.updates] == ["ui"]
+    assert (plan.later, [one.update.name for one in plan.skipped]) == ((), ["updater", "service"])
+
+
 def test_a_quarantined_release_takes_along_what_needs_it_and_nothing_else() -> None:
     offers = [update("service"), update("ui", service="1.1.0"), update("probe", service="1.0.0")]
     plan = make_plan(offers, HAVE, failed_often("service"), HAVE)

@@ -175,7 +175,7 @@ def test_an_order_is_found_exactly_when_there_is_one(chosen: dict[str, Release],
 
 
 def test_requirements_come_first_and_the_preference_decides_among_equals() -> None:
-    """L50."""
+    """L50: and the updater is the last, also after components that only ``repo.toml`` names."""
     some = {
         "updater": release("updater", "2.0.0"),
         "service": release("service", "2.0.0", "probe >= 2.0.0"),
@@ -183,7 +183,7 @@ def test_requirements_come_first_and_the_preference_decides_among_equals() -> No
         "sensor": release("sensor", "2.0.0"),
     }
     ordered, stuck = safe_order(some, ["service", "ui", "probe", "updater"])
-    assert ([item.component for item in ordered], stuck) == (["probe", "service", "updater", "sensor"], [])
+    assert ([item.component for item in ordered], stuck) == (["probe", "service", "sensor", "updater"], [])
 
 
 def test_a_requirement_comes_first_even_where_the_device_could_do_without() -> None:
