@@ -25,6 +25,7 @@ from typing import BinaryIO
 from agent.codes import Code
 from agent.durable import replace_file
 from agent.errors import AgentError, LocalFailure
+from agent.platform.files import FILES
 from agent.platform.logcap import trim_log
 from agent.platform.proc import (
     boot_id,
@@ -37,8 +38,8 @@ from agent.platform.proc import (
     variable_of,
     wait_gone,
 )
-from agent.platform.programs import open_private, resolve, tail
 from agent.platform.runfile import RunFile, read_run_file
+from agent.platform.spoken import resolve, tail
 from agent.ports import Unit
 
 TOKEN_VARIABLE = "COMMANDIT_LAUNCH"  # noqa: S105 -- a variable's name
@@ -108,10 +109,10 @@ class ProcessManager:
         pid = None if state is None else self._alive(state)
         if pid is not None:
             ticks = start_ticks(pid)
-            _signal_group(pid, signal.SIGTERM)
+            _signal(unit.component, os.killpg, pid, signal.SIGTERM)
             self._ask_strays(unit, state, pid)
             if ticks is not None and not wait_gone(pid, ticks, unit.service.stop_timeout_seconds):
-                _signal_group(pid, signal.SIGKILL)
+                _signal(unit.component, os.killpg, pid, signal.SIGKILL)
                 if not wait_gone(pid, ticks, FORCE_SECONDS):
                     raise AgentError(
                         Code.STOP_FAILED,
@@ -186,15 +187,13 @@ class ProcessManager:
         """SIGTERM to what is in no group that was asked."""
         for member in self._members(unit, state, leader):
             if leader is None or group_of(member) != leader:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(member, signal.SIGTERM)
+                _signal(unit.component, os.kill, member, signal.SIGTERM)
 
     def _end(self, component: str, member: int, deadline: float) -> None:
         ticks = start_ticks(member)
         if ticks is None or wait_gone(member, ticks, deadline - time.monotonic()):
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(member, signal.SIGKILL)
+        _signal(component, os.kill, member, signal.SIGKILL)
         if not wait_gone(member, ticks, FORCE_SECONDS):
             raise AgentError(Code.STOP_FAILED, f"{component}: process {member} is still there after SIGKILL")
 
@@ -205,7 +204,7 @@ class ProcessManager:
         path = self._log_path(component)
         with contextlib.suppress(FileNotFoundError):
             trim_log(path)
-        log = os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+        log = os.fdopen(FILES.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
         self._said_before[component] = os.fstat(log.fileno()).st_size
         return log
 
@@ -230,6 +229,14 @@ def _marker(state: RunFile) -> bytes:
     return f"{TOKEN_VARIABLE}={state.token}".encode()
 
 
-def _signal_group(leader: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, number)
+def _signal(component: str, send: Callable[[int, int], None], target: int, number: signal.Signals) -> None:
+    """Signal a process or group that may have ended; raise ``AgentError(STOP_FAILED)`` if the system forbids it."""
+    try:
+        send(target, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise AgentError(
+            Code.STOP_FAILED,
+            f"{component}: process {target} is another user's, and {number.name} for it is forbidden; run this as root",
+        ) from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from support.endpoints import Endpoint, endpoint_in
 from agent.durable import save
 
 COMPONENTS = ("service", "probe")
+NOBODY = 65534
 KILLER = Path(__file__).parent.parent / "faults" / "killed_agent.py"
 
 
@@ -47,6 +50,11 @@ def is_gone(endpoint: Endpoint, *names: str) -> bool:
     left = [path for path in files(endpoint) if any(name in Path(path).name or f"/{name}/" in path for name in names)]
     assert left == []
     return not (set(names) & (endpoint.installed().keys() | endpoint.processes().keys()))
+
+
+def give_to(user: int, folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, user, user, follow_symlinks=False)
 
 
 def test_a_component_goes_and_does_not_come_back(repository: Repository, endpoint: Endpoint) -> None:
@@ -106,6 +114,31 @@ def test_nothing_is_removed_while_an_update_runs(endpoint: Endpoint) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         endpoint.run("uninstall", expect=4)
     assert all(endpoint.runs_live(name) for name in COMPONENTS)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
+def test_a_removal_is_given_up_when_a_program_cannot_be_stopped(repository: Repository) -> None:
+    """Nothing has gone, and no later recovery goes on with it: the operator decides again."""
+    # As somebody who may not signal the programs, and who can look into the folder.
+    with tempfile.TemporaryDirectory() as folder, endpoint_in(Path(folder) / "endpoint") as endpoint:
+        endpoint.install(repository, *COMPONENTS)
+        programs = endpoint.processes()
+        give_to(NOBODY, Path(folder))
+        as_nobody = (
+            "import os, sys; from agent.cli import commands;"
+            f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); commands(sys.argv[1:])"
+        )
+        result = endpoint.run("uninstall", command=(sys.executable, "-c", as_nobody), expect=1)
+        assert "STOP_FAILED" in result.stderr
+        assert "nothing was removed" in result.stderr
+        assert not (endpoint.paths.state / "removal.json").exists()
+        give_to(0, Path(folder))
+        endpoint.run("recover")
+        assert endpoint.installed() == dict.fromkeys(COMPONENTS, "1.0.0")
+        assert endpoint.processes() == programs
+        endpoint.run("uninstall")
+        assert is_gone(endpoint, *COMPONENTS)
 
 
 @pytest.mark.parametrize("components", ["NUL", 7, ["../../etc"]])
