@@ -1,13 +1,13 @@
 """The resident agent: waits for the next check or for a component's end, and starts a child for everything else.
 
 It imports the standard library only, and little of it, so that an idle agent costs what a bare Python costs
-(NFR-PER-001). It wakes up for a signal, for the end of a process, and when something is due; never in between.
+(NFR-PER-001). It wakes up for a signal, for the end of a process, for somebody who asks for a check, and when something
+is due; in between only once an hour, to see whether the machine slept or its clock was set.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from agent.appointment import Appointment
 from agent.platform.logcap import LogWatch
 from agent.platform.proc import boot_id, start_ticks
 from agent.platform.runfile import read_run_files
+from agent.platform.triggersocket import TriggerSocket
+from agent.trigger import ACCEPTED, SOCKET, Gate
 
-FIRST_PAUSE = 30.0
-LONGEST_PAUSE = 3600.0
-LATE_JITTER = 60.0
-"""Seconds within which a check that is overdue at the start is made, so that a fleet does not come at once."""
 FIRST_RESTART = 1.0
 LONGEST_RESTART = 300.0
 STABLE_AFTER = 120.0
@@ -30,8 +29,9 @@ STABLE_AFTER = 120.0
 FIRST_LOOK = 5.0
 LONGEST_LOOK = 1200.0
 LONGEST_WAIT = 3600.0
-"""The wall clock may be set while we wait; so we look at it now and then."""
+"""The wall clock may be set, or the machine sleep, while we wait; so we look at it now and then."""
 _BUSY = 4
+_CYCLES = frozenset({"once", "checknow"})
 
 
 class Surroundings:
@@ -82,23 +82,47 @@ class Daemon:
         self._verb = ""
         self._ending = False
         self._check_now = False
-        self._failures = 0
-        self._next = 0.0
+        self._appointment = Appointment(around.state / "status.json", around.now, around.monotonic, around.random)
         self._programs: dict[str, _Program] = {}
         self._wake = -1
         self._look_at: float | None = None
         self._look_pause = 0.0
         self._logs = LogWatch(around.state / "run")
         self._logs_at: float | None = None
+        self._gate = Gate()
+        self._trigger = TriggerSocket(around.state / "run" / SOCKET, {0, os.geteuid()}, self._asked)
+        self._trigger_failure = ""
+        self._peers_until: float | None = None
 
     def run(self) -> None:
         """Recover, then go on until SIGTERM or SIGINT; SIGHUP means: check now."""
-        with self._signals():
+        with self._signals(), contextlib.closing(self._trigger):
             self._start("recover")
-            self._next = self._first_check()
+            self._appointment.begin()
             while not (self._ending and self._child is None):
+                self._listen()
                 self._begin_what_is_due()
                 self._wait()
+
+    def _listen(self) -> None:
+        """Listen for "update now"; what keeps us from it is said once, and it is tried again after each cycle."""
+        if self._trigger.is_open or self._child is not None or self._ending:
+            return
+        failure = ""
+        try:
+            self._trigger.open()
+        except OSError as error:
+            failure = error.strerror or str(error)
+            if failure != self._trigger_failure:
+                self._around.say(f"nobody can ask for a check at {self._around.state / 'run' / SOCKET}: {failure}")
+        self._trigger_failure = failure
+
+    def _asked(self, request: bytes) -> bytes:
+        busy = self._check_now or (self._child is not None and self._verb in _CYCLES)
+        answer = self._gate.answer(request, self._around.monotonic(), busy=busy)
+        self._check_now = self._check_now or answer == ACCEPTED
+        self._around.say(f"somebody asks for a check: {answer.decode().strip()}")
+        return answer
 
     def _begin_what_is_due(self) -> None:
         if self._child is not None or self._ending:
@@ -109,8 +133,10 @@ class Daemon:
                 program.due = None
                 self._start("start", name)
                 return
-        if self._check_now or self._next <= now:
+        if self._check_now:
             self._check_now = False
+            self._start("checknow")
+        elif self._appointment.is_due():
             self._start("once")
 
     def _start(self, *command: str) -> None:
@@ -119,7 +145,7 @@ class Daemon:
             self._verb = command[0]
         except OSError as error:
             self._around.say(f"cannot start {command[0]}: {error.strerror}; it is tried again")
-            self._next = self._around.monotonic() + self._backoff()
+            self._appointment.put_off()
 
     def _wait(self) -> None:
         poll = select.poll()
@@ -128,22 +154,32 @@ class Daemon:
             for program in self._programs.values():
                 if program.pidfd is not None:
                     poll.register(program.pidfd, select.POLLIN)
+        for descriptor in () if self._ending else self._trigger.descriptors():
+            poll.register(descriptor, select.POLLIN)
         poll.poll(self._patience() * 1000)
         with contextlib.suppress(BlockingIOError):
             while os.read(self._wake, 64):
                 pass
+        if not self._ending:
+            self._peers_until = self._trigger.serve(self._around.monotonic())
         self._reap()
         if self._child is None:
+            self._appointment.follow_the_clock()
             self._look_at_programs()
             self._logs_at = self._logs.trim(self._around.monotonic())
 
     def _patience(self) -> float:
         """Return seconds until something is due."""
-        if self._child is not None or self._ending:
+        if self._ending:
             return LONGEST_WAIT
-        due = [self._next, *(program.due for program in self._programs.values() if program.due is not None)]
-        due += [moment for moment in (self._look_at, self._logs_at) if moment is not None]
-        return min(LONGEST_WAIT, max(0.0, min(due) - self._around.monotonic()))
+        due = [self._peers_until]
+        if self._child is None:
+            if self._check_now:
+                return 0.0
+            due += [self._appointment.at, self._look_at, self._logs_at]
+            due += [program.due for program in self._programs.values()]
+        first = min((moment for moment in due if moment is not None), default=None)
+        return LONGEST_WAIT if first is None else min(LONGEST_WAIT, max(0.0, first - self._around.monotonic()))
 
     def _reap(self) -> None:
         if self._child is None:
@@ -152,42 +188,10 @@ class Daemon:
         if pid == 0:
             return
         verb, self._child = self._verb, None
-        if verb == "once":
-            self._plan_next(os.waitstatus_to_exitcode(status))
-
-    def _plan_next(self, exit_code: int) -> None:
-        """Follow what the cycle wrote into the status; without that, back off by ourselves."""
-        delay = self._until_next_check()
-        if delay is not None and delay > 0:
-            self._failures = 0
-        else:
-            delay = self._backoff()
-            if exit_code != _BUSY:
-                self._around.say(f"a cycle ended with {exit_code} and named no next check; next in {delay:.0f} s")
-        self._next = self._around.monotonic() + delay
-
-    def _first_check(self) -> float:
-        delay = self._until_next_check()
-        if delay is None:
-            # Never checked: somebody waits for the first one.
-            delay = 0.0
-        elif delay <= 0:
-            delay = self._around.random() * LATE_JITTER
-        return self._around.monotonic() + delay
-
-    def _until_next_check(self) -> float | None:
-        try:
-            text = json.loads((self._around.state / "status.json").read_bytes())["next_check_time"]
-            delay = (datetime.fromisoformat(text) - self._around.now()).total_seconds()
-        except (OSError, ValueError, TypeError, KeyError):
-            # Not there, or damaged: the next cycle says so and mends it.
-            return None
-        # A clock that was set back must not put it off for years.
-        return min(delay, 2 * 24 * 3600.0)
-
-    def _backoff(self) -> float:
-        self._failures += 1
-        return FIRST_PAUSE + self._around.random() * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 10))
+        if verb in _CYCLES:
+            pause, code = self._appointment.follow_the_cycle(), os.waitstatus_to_exitcode(status)
+            if pause is not None and code != _BUSY:
+                self._around.say(f"a cycle ended with {code} and named no next check; next in {pause:.0f} s")
 
     def _look_at_programs(self) -> None:
         """Watch every program that should run; plan the restart of those that ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from simulators.repository import Repository
 from support.components import Package
 from support.endpoints import AGENT, Endpoint, endpoint_in, wait_until
+from support.triggers import ask, calling
 
 MOST_KIB = 14 * 1024
 
@@ -72,7 +74,49 @@ def test_it_updates_at_a_hangup_and_is_small_again_afterwards(endpoint: Endpoint
         kib = int(memory.split("VmRSS:")[1].split()[0])
         assert kib <= MOST_KIB
     assert endpoint.runs_live("service"), "components outlive the agent"
-    assert repository.final("service")[-1].trigger_source == "scheduled"
+    assert repository.final("service")[-1].trigger_source == "manual"
+
+
+def test_another_program_can_ask_for_a_check_once_in_a_while(endpoint: Endpoint, repository: Repository) -> None:
+    """FR-UPD-001B: by the socket, and while the cycle that it started runs nobody starts another."""
+    socket = endpoint.paths.run / "update.sock"
+    with resident(endpoint) as agent:
+        wait_until(socket.exists, "it listens")
+        wait_idle(agent)
+        package = Package("service", "1.1.0", health='kind = "process"\nprobation_seconds = 3')
+        repository.publish(package.name, package.build())
+        assert ask(socket) == "accepted\n"
+        assert ask(socket) == "already running\n"
+        wait_until(lambda: endpoint.installed() == {"service": "1.1.0"}, "it has updated")
+        wait_idle(agent)
+        assert re.fullmatch(r"too soon, in \d+ s\n", ask(socket))
+        assert ask(socket, b"uninstall\n").startswith("not understood")
+        assert repository.calls["/v1/check"] == 2
+    assert not socket.exists()
+    assert repository.final("service")[-1].trigger_source == "manual"
+
+
+def test_a_caller_who_says_nothing_keeps_the_agent_from_nothing(endpoint: Endpoint, repository: Repository) -> None:
+    socket = endpoint.paths.run / "update.sock"
+    with resident(endpoint) as agent:
+        wait_until(socket.exists, "it listens")
+        with calling(socket), calling(socket):
+            agent.send_signal(signal.SIGHUP)
+            wait_until(lambda: repository.calls["/v1/check"] == 2, "it checks all the same")
+        wait_idle(agent)
+
+
+def test_what_an_agent_that_was_killed_left_is_no_obstacle(endpoint: Endpoint, repository: Repository) -> None:
+    socket = endpoint.paths.run / "update.sock"
+    with subprocess.Popen([*AGENT, "--root-dir", str(endpoint.root), "run"], stderr=subprocess.DEVNULL) as agent:
+        wait_until(socket.exists, "it listens")
+        agent.kill()
+    assert socket.exists()
+    before = socket.stat().st_ino
+    with resident(endpoint):
+        wait_until(lambda: socket.exists() and socket.stat().st_ino != before, "the next one listens")
+        assert ask(socket) == "accepted\n"
+        wait_until(lambda: repository.calls["/v1/check"] == 2, "it checks")
 
 
 def test_it_does_not_check_before_the_persisted_time(endpoint: Endpoint, repository: Repository) -> None:
@@ -175,8 +219,9 @@ def test_the_daemon_imports_little(endpoint: Endpoint) -> None:
     code = "import sys, agent.__main__, agent.daemon, agent.platform.spawn; print('\\n'.join(sys.modules))"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     ours = {name for name in names if name.partition(".")[0] in {"agent", "repo_server"}}
-    assert ours == {"agent", "agent.__main__", "agent.daemon", "agent.platform", "agent.platform.logcap",
-                    "agent.platform.proc", "agent.platform.runfile", "agent.platform.spawn"}  # fmt: skip
+    assert ours == {"agent", "agent.__main__", "agent.appointment", "agent.daemon", "agent.platform",
+                    "agent.platform.logcap", "agent.platform.proc", "agent.platform.runfile", "agent.platform.spawn",
+                    "agent.platform.triggersocket", "agent.trigger"}  # fmt: skip
     assert not {"click", "cryptography", "msgspec", "urllib3", "tuf", "subprocess", "dataclasses", "logging"} & set(
         names
     )
