@@ -6,8 +6,6 @@ import base64
 import binascii
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ import msgspec
 from agent import durable
 from agent.codes import Code
 from agent.errors import ConfigInvalid, local_failure
+from agent.platform.access import ACCESS
 from agent.urls import base_url
 from repo_server.core.identity import normalise_device_id
 from repo_server.core.model import COMPONENT_PATTERN, Channel
@@ -107,19 +106,11 @@ def check_protected(path: Path, *, secret: bool) -> None:
     Raises ``ConfigInvalid`` (CONFIG_UNSAFE), ``LocalFailure``.
     """
     try:
-        status = path.stat()
+        flaw = ACCESS.flaw(path, secret=secret)
     except OSError as error:
         raise local_failure(error, f"look at {path}") from error
-    if status.st_uid not in {0, os.geteuid()}:
-        raise _unsafe(f"{path} belongs to user {status.st_uid}; expected root", f"chown root {path}")
-    mode = stat.S_IMODE(status.st_mode)
-    # In a sticky folder nobody can replace what belongs to somebody else.
-    folder = stat.S_ISDIR(status.st_mode)
-    if mode & 0o022 and not (folder and mode & stat.S_ISVTX):
-        wanted = "755" if folder else "600"
-        raise _unsafe(f"{path} can be written by others (mode {mode:04o})", f"chmod {wanted} {path}")
-    if secret and mode & 0o044:
-        raise _unsafe(f"{path} holds a secret and can be read by others (mode {mode:04o})", f"chmod 600 {path}")
+    if flaw is not None:
+        raise ConfigInvalid(Code.CONFIG_UNSAFE, f"{flaw.found}, so it cannot be trusted. Run: {flaw.command}")
 
 
 class _Values(msgspec.Struct, forbid_unknown_fields=False):
@@ -243,7 +234,3 @@ def _pin(text: str) -> str:
 
 def _invalid(message: str) -> ConfigInvalid:
     return ConfigInvalid(Code.CONFIG_INVALID, message)
-
-
-def _unsafe(found: str, command: str) -> ConfigInvalid:
-    return ConfigInvalid(Code.CONFIG_UNSAFE, f"{found}, so it cannot be trusted. Run: {command}")

@@ -19,6 +19,7 @@ from agent import durable
 from agent.codes import Code
 from agent.errors import LocalFailure, local_failure
 from agent.paths import PRIVATE_FOLDER, Paths
+from agent.platform.files import FILES
 from repo_server.core.globs import matches_any
 
 FOLDER = "files"
@@ -152,7 +153,7 @@ def _difference(expected: Listed, found: Listed) -> str | None:
         return f"has {found.size} bytes, expected {expected.size}"
     if found.sha256 != expected.sha256:
         return "has other content"
-    if os.name != "nt" and found.mode != expected.mode:
+    if FILES.has_modes and found.mode != expected.mode:
         return f"has mode {found.mode:04o}, expected {expected.mode:04o}"
     return None
 
@@ -165,7 +166,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, Listed]]:
             entries = sorted(found, key=lambda item: item.name)
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir(follow_symlinks=False):
+            if FILES.is_folder(entry):
                 waiting.append(path)
                 yield path, Listed("folder")
                 continue
@@ -176,11 +177,11 @@ def _walk(folder: Path) -> Iterator[tuple[str, Listed]]:
 
 def _look_at(path: Path) -> Listed:
     status = path.lstat()
-    if stat.S_ISLNK(status.st_mode):
+    if FILES.is_link(status):
         return Listed("link")
     if not stat.S_ISREG(status.st_mode):
         return Listed("other")
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(FILES.open_at_once(path), "rb") as file:  # noqa: PTH123 -- a descriptor
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Listed("file", stat.S_IMODE(status.st_mode), status.st_size, digest)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import local_failure
+from agent.platform.files import FILES
 
 FORMAT = 1
 MAX_BYTES = 16 * 1024 * 1024
@@ -115,13 +116,7 @@ def previous_of(path: Path) -> Path:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable; raise ``OSError``."""
-    if os.name == "nt":  # Windows has no handle on a folder that could be flushed; NTFS journals names.
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    FILES.sync_folder(folder)
 
 
 def sweep(folder: Path) -> None:
@@ -140,9 +135,9 @@ def _replace(path: Path, data: bytes, mode: int, *, sync_names: bool) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        Path(temporary).rename(path)
+            FILES.set_mode(descriptor, mode)
+            FILES.sync(descriptor)
+        FILES.replace(Path(temporary), path)
         temporary = None
         if sync_names:
             sync_folder(path.parent)
@@ -166,8 +161,7 @@ def _usable(path: Path) -> bytes | None:
 
 def _read(path: Path) -> bytes | None:
     try:
-        # O_NONBLOCK: opening a FIFO would block for ever, and nothing else minds.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = FILES.open_at_once(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from agent.durable import sync_folder
+from agent.platform.files import FILES
 from repo_server.core.globs import matches_any
 
 
@@ -46,7 +46,7 @@ def preserved(folder: Path, globs: Sequence[str]) -> Iterator[str]:
             continue
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
-            is_folder = entry.is_dir(follow_symlinks=False)
+            is_folder = FILES.is_folder(entry)
             if is_folder:
                 waiting.append(path)
             if (matches_any(globs, path) or path in covered) and (is_folder or _is_portable(entry)):
@@ -73,8 +73,8 @@ def carry(old: Path, new: Path, globs: Sequence[str], before: Carried = MappingP
             if os.path.lexists(old / path):
                 raise
             continue
-        # A change within the clock's tick that we read the file in would not show.
-        carried[path] = identity if identity.changed_ns < recent else None
+        # A change within the clock's tick that we read the file in would not show. Windows notes no time of change.
+        carried[path] = identity if max(identity.changed_ns, identity.modified_ns) < recent else None
     for gone in sorted(before.keys() - carried.keys(), reverse=True):
         _remove(new / gone)
         touched.add((new / gone).parent)
@@ -109,7 +109,7 @@ def _make_parents(old: Path, new: Path, path: str) -> None:
         if not target.is_dir():
             target.mkdir()
             sync_folder(target.parent)
-        _own_like(old / folder, target)
+        FILES.copy_access(old / folder, target, (old / folder).stat())
 
 
 def _identity(status: os.stat_result) -> Identity:
@@ -122,35 +122,16 @@ def _copy(source: Path, target: Path) -> None:
             target.mkdir()
         elif target.is_symlink() or not target.is_dir():
             raise NotADirectoryError(20, "the package has a file where a preserved folder belongs", str(target))
-        _own_like(source, target)
+        FILES.copy_access(source, target, source.stat())
         return
     if target.is_dir() and not target.is_symlink():
         raise IsADirectoryError(21, "the package has a folder where a preserved file belongs", str(target))
     target.unlink(missing_ok=True)
     status = source.lstat()
     shutil.copy2(source, target, follow_symlinks=False)
-    if (status.st_uid, status.st_gid) != (target.lstat().st_uid, target.lstat().st_gid):
-        os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
+    FILES.copy_access(source, target, status)
     if not target.is_symlink():
-        # A change of owner clears some permission bits.
-        target.chmod(stat.S_IMODE(status.st_mode))
-        _sync_file(target)
-
-
-def _own_like(source: Path, target: Path) -> None:
-    status, own = source.stat(), target.stat()
-    if (status.st_uid, status.st_gid) != (own.st_uid, own.st_gid):
-        os.chown(target, status.st_uid, status.st_gid)
-    if stat.S_IMODE(status.st_mode) != stat.S_IMODE(own.st_mode):
-        target.chmod(stat.S_IMODE(status.st_mode))
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        FILES.sync_file(target)
 
 
 def _remove(path: Path) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agent import durable
 from agent.errors import local_failure
+from agent.platform.files import FILES, HeldFolder
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 FOLDER_MODE = 0o755
 MANY_FILES = 32
 
@@ -24,9 +21,9 @@ Parts = tuple[str, ...]
 class Landing:
     """Where a package's files land. Paths are in parts, checked before; every open is relative to a held folder."""
 
-    def __init__(self, root: Path, descriptor: int) -> None:
+    def __init__(self, root: Path, held: HeldFolder) -> None:
         self._root = root
-        self._descriptor = descriptor
+        self._held = held
         self._folders: set[Parts] = {()}
         self._files: list[Parts] = []
 
@@ -40,14 +37,14 @@ class Landing:
         shown = "/".join(parts)
         with self._parent(parts) as parent, contextlib.ExitStack() as stack:
             try:
-                descriptor = os.open(parts[-1], _NEW_FILE, 0o600, dir_fd=parent)
+                descriptor = parent.create(parts[-1])
             except OSError as error:
                 raise local_failure(error, f"create {self._root}/{shown}") from error
             stack.callback(os.close, descriptor)
             self._files.append(parts)
             for piece in pieces:
                 self._write(descriptor, piece, shown)
-            os.fchmod(descriptor, mode)
+            FILES.set_mode(descriptor, mode)
 
     def sync(self) -> None:
         """Make everything durable, files before the folders that name them; raise ``LocalFailure``.
@@ -55,14 +52,14 @@ class Landing:
         In one pass at the end, and for many files in one call: a flush each would take minutes on a slow disk.
         """
         try:
-            if len(self._files) > MANY_FILES and _sync_file_system(self._descriptor):
+            if len(self._files) > MANY_FILES and self._held.sync_file_system():
                 return
             for parts in self._files:
                 with self._parent(parts) as parent:
-                    _sync(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, parent)
+                    parent.sync_file(parts[-1])
             for parts in sorted(self._folders, key=len, reverse=True):
                 with self._parent((*parts, "")) as folder:
-                    os.fsync(folder)
+                    folder.sync()
             durable.sync_folder(self._root.parent)
         except OSError as error:
             raise local_failure(error, f"flush {self._root}") from error
@@ -76,29 +73,27 @@ class Landing:
             raise local_failure(error, f"write {self._root}/{shown}") from error
 
     @contextlib.contextmanager
-    def _parent(self, parts: Parts) -> Iterator[int]:
+    def _parent(self, parts: Parts) -> Iterator[HeldFolder]:
         """Open the folder that a path lies in, and make those that are missing."""
-        current = os.dup(self._descriptor)
+        current = self._held.again()
         try:
             for depth, part in enumerate(parts[:-1], 1):
                 inner = self._enter(current, part, parts[:depth])
-                os.close(current)
+                current.close()
                 current = inner
             yield current
         finally:
-            os.close(current)
+            current.close()
 
-    def _enter(self, above: int, part: str, parts: Parts) -> int:
+    def _enter(self, above: HeldFolder, part: str, parts: Parts) -> HeldFolder:
         try:
             if parts in self._folders:
-                return os.open(part, _FOLDER, dir_fd=above)
-            os.mkdir(part, 0o700, dir_fd=above)
-            descriptor = os.open(part, _FOLDER, dir_fd=above)
-            os.fchmod(descriptor, FOLDER_MODE)
+                return above.enter(part)
+            made = above.make(part, FOLDER_MODE)
         except OSError as error:
             raise local_failure(error, f"make the folder {self._root}/{'/'.join(parts)}") from error
         self._folders.add(parts)
-        return descriptor
+        return made
 
 
 @contextlib.contextmanager
@@ -109,35 +104,14 @@ def landing(root: Path) -> Iterator[Landing]:
     except OSError as error:
         raise local_failure(error, f"make the folder {root}") from error
     try:
-        descriptor = os.open(root, _FOLDER)
+        held = FILES.hold(root)
         try:
-            yield Landing(root, descriptor)
+            yield Landing(root, held)
         finally:
-            os.close(descriptor)
+            held.close()
     except BaseException as reason:
         try:
             shutil.rmtree(root)
         except OSError as error:
             reason.add_note(f"what was unpacked could not be removed: {error}")
         raise
-
-
-def _sync_file_system(descriptor: int) -> bool:
-    """Flush the whole file system that a descriptor is on; False where the system has no such call."""
-    if not sys.platform.startswith("linux"):
-        return False
-    library = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(library, "syncfs"):
-        return False
-    if library.syncfs(descriptor) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return True
-
-
-def _sync(name: str, flags: int, parent: int) -> None:
-    descriptor = os.open(name, flags, dir_fd=parent)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
-import fcntl
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.codes import Code
+from agent.platform.files import FILES
 
 _MAX_TEXT = 16 * 1024
 """Characters of one text in an event: a component's output must not fill the disk."""
@@ -99,7 +99,7 @@ class Log:
                 os.close(descriptor)
                 descriptor = self._open()
                 size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            if size and FILES.read_at(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line  # a full disk or a power cut left half a line
             # One write with O_APPEND is one line, also when the daemon and a `checknow` write at once.
             if os.write(descriptor, line) != len(line):
@@ -108,15 +108,13 @@ class Log:
             os.close(descriptor)
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags, 0o600)
-        if os.fstat(descriptor).st_mode & 0o077:
-            os.fchmod(descriptor, 0o600)
+        descriptor = FILES.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        FILES.make_private(descriptor)
         return descriptor
 
     def _rotate(self, descriptor: int) -> None:
         """Shift ``.1`` to ``.2`` and so on; of several processes that want to, one does."""
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # given back when the descriptor is closed
+        FILES.lock(descriptor, wait=True)  # given back when the descriptor is closed
         try:
             if not os.path.samestat(os.fstat(descriptor), self._path.lstat()):
                 return
@@ -124,10 +122,10 @@ class Log:
             return
         for number in range(self._max_files - 1, 1, -1):
             with contextlib.suppress(FileNotFoundError):
-                self._numbered(number - 1).rename(self._numbered(number))
+                FILES.replace(self._numbered(number - 1), self._numbered(number))
         # Last, because from here on others open a new file and hold another lock.
         if self._max_files > 1:
-            self._path.rename(self._numbered(1))
+            FILES.replace(self._path, self._numbered(1))
         else:
             self._path.unlink()
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from agent import durable
 from agent.codes import Code
 from agent.errors import LocalFailure, TrustRefused, local_failure
+from agent.platform.files import FILES
 
 _BLOCK = 1024 * 1024
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class PartFile:
         try:
             view = memoryview(piece)
             while view:
-                written = os.pwrite(self._descriptor, view, self.offset)
+                written = FILES.write_at(self._descriptor, view, self.offset)
                 self._digest.update(view[:written])
                 self.offset += written
                 view = view[written:]
@@ -106,8 +106,8 @@ class PartFile:
         if not self.verified:
             raise RuntimeError("finish() before the part is verified")
         try:
-            os.fsync(self._descriptor)
-            self._part.rename(self._whole)
+            FILES.sync(self._descriptor)
+            FILES.replace(self._part, self._whole)
             durable.sync_folder(self._whole.parent)
         except OSError as error:
             raise local_failure(error, f"keep {self._whole}") from error
@@ -136,7 +136,7 @@ def open_part(folder: Path, sha256: str, size: int) -> Iterator[PartFile]:
     """Open or create the part of a file; one that is too long is emptied. Raises ``LocalFailure``."""
     path = folder / f"{sha256}.part"
     try:
-        descriptor = os.open(path, _FLAGS, 0o600)
+        descriptor = FILES.open(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise local_failure(error, f"open {path}") from error
     try:

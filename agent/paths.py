@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from agent.codes import Code
 from agent.errors import ConfigInvalid, local_failure
+from agent.platform.access import ACCESS
+from agent.platform.places import POSIX, Places
 
 PRIVATE_FOLDER = 0o700
-PRIVATE_FILE = 0o600
-PUBLIC_FOLDER = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +23,8 @@ class Paths:
     """``component_manifest_path`` of the configuration; below ``root_dir`` like everything else."""
     log_at: str | None = None
     root_at: str | None = None
+    places: Places = POSIX
+    """Where the folders lie on this system."""
 
     def configured(self, manifest: str | None, log: str | None, root: str | None) -> Self:
         """Return the same paths with those that the configuration moves; ``None`` keeps the default."""
@@ -33,12 +33,12 @@ class Paths:
     @property
     def is_whole_machine(self) -> bool:
         """Whether this is the machine's own endpoint, and not one that was relocated into a folder."""
-        return self.root_dir == Path("/")
+        return self.root_dir == Path(self.root_dir.anchor)
 
     @property
     def config_folder(self) -> Path:
-        """``etc/commandit``."""
-        return self.root_dir / "etc" / "commandit"
+        """``etc/commandit``, on Windows ``ProgramData/commandit``."""
+        return self.root_dir / self.places.config
 
     @property
     def config(self) -> Path:
@@ -52,8 +52,8 @@ class Paths:
 
     @property
     def state(self) -> Path:
-        """The state folder, ``var/lib/commandit``."""
-        return self.root_dir / "var" / "lib" / "commandit"
+        """The state folder, ``var/lib/commandit``, on Windows ``ProgramData/commandit/state``."""
+        return self.root_dir / self.places.state
 
     @property
     def manifest(self) -> Path:
@@ -107,8 +107,8 @@ class Paths:
 
     @property
     def install_root(self) -> Path:
-        """The folder of the install folders, ``opt/commandit``."""
-        return self.root_dir / "opt" / "commandit"
+        """The folder of the install folders, ``opt/commandit``, on Windows ``Program Files/commandit``."""
+        return self.root_dir / self.places.install
 
     def install(self, component: str) -> Path:
         """Return a component's install folder."""
@@ -120,29 +120,24 @@ class Paths:
         Raises ``ConfigInvalid`` (CONFIG_UNSAFE) for a folder of another user, ``LocalFailure`` otherwise.
         """
         for folder in (self.config_folder, self.state, self.staging, self.downloads, self.spool, self.run):
-            _make(folder, PRIVATE_FOLDER)
+            _make(folder, private=True)
         # Programs in here may run as other users.
-        _make(self.install_root, PUBLIC_FOLDER)
+        _make(self.install_root, private=False)
         for file in (self.manifest, self.log):
             if not file.parent.exists():
-                _make(file.parent, PRIVATE_FOLDER)
+                _make(file.parent, private=True)
 
     def _moved(self, to: str | None, default: Path) -> Path:
-        return default if to is None else self.root_dir / Path(to).relative_to(Path(to).anchor)
+        if to is None:
+            return default
+        # A whole machine may have several drives.
+        return Path(to) if self.is_whole_machine else self.root_dir / Path(to).relative_to(Path(to).anchor)
 
 
-def _make(folder: Path, mode: int) -> None:
+def _make(folder: Path, *, private: bool) -> None:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=mode, exist_ok=True)
-        status = folder.stat()
-        if status.st_uid not in {0, os.geteuid()}:
-            raise ConfigInvalid(
-                Code.CONFIG_UNSAFE,
-                f"{folder} belongs to user {status.st_uid}, who could change what is installed; "
-                f"expected root. Run: chown root {folder}",
-            )
-        if stat.S_IMODE(status.st_mode) & ~mode & 0o777:
-            folder.chmod(mode)
+        flaw = ACCESS.make_folder(folder, private=private)
     except OSError as error:
         raise local_failure(error, f"make the folder {folder}") from error
+    if flaw is not None:
+        raise ConfigInvalid(Code.CONFIG_UNSAFE, f"{flaw.found}. Run: {flaw.command}")

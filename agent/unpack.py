@@ -14,6 +14,7 @@ from agent.codes import Code
 from agent.entries import Entry, Kind, Member, Names, bomb, damaged
 from agent.errors import PackageRefused, TrustRefused, local_failure
 from agent.landing import Landing, landing
+from agent.platform.files import FILES
 from repo_server.core.entrynames import ArchiveLimits
 from repo_server.core.errors import PackageInvalid
 from repo_server.core.globs import last_match
@@ -55,7 +56,7 @@ def unpack(archive: Path, into: Path, expected: ReleaseId, limits: ArchiveLimits
 def _opened(archive: Path) -> Iterator[tuple[BinaryIO, int]]:
     """Open a regular file, through no link, and give it with its size; wrap what the disk says about it."""
     try:
-        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = FILES.open_at_once(archive)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(f"these are the calls of Linux; expected another adapter on {sys.platform}")
+
 import ctypes
 import errno
 import os
 import platform
-import sys
 from pathlib import Path
 
 _AT_FDCWD = -100

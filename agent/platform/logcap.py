@@ -18,6 +18,8 @@ import os
 import stat
 from pathlib import Path
 
+from agent.platform.files import FILES
+
 MAX_BYTES = 8 * 1024 * 1024
 KEPT_BYTES = 4 * 1024 * 1024
 SOON = 5.0
@@ -44,7 +46,7 @@ def trim_logs(folder: Path) -> dict[str, int]:
 
 def trim_log(path: Path) -> None:
     """Cut one log if it is too long. Raises ``OSError``, also if it is not there."""
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = FILES.open_at_once(path, os.O_RDWR)
     try:
         status = os.fstat(descriptor)
         if status.st_size > MAX_BYTES and stat.S_ISREG(status.st_mode):
@@ -57,11 +59,11 @@ def trim_log(path: Path) -> None:
 
 
 def _keep_end(source: int, target: Path) -> None:
-    copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    copy = FILES.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         position = max(0, os.fstat(source).st_size - KEPT_BYTES)
         left = KEPT_BYTES
-        while left > 0 and (chunk := os.pread(source, min(_CHUNK, left), position)):
+        while left > 0 and (chunk := FILES.read_at(source, min(_CHUNK, left), position)):
             position, left = position + len(chunk), left - len(chunk)
             if os.write(copy, chunk) != len(chunk):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

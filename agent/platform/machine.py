@@ -65,7 +65,7 @@ def _macos(given: Given) -> Machine:
     launchd = Launchd(given.paths.root_dir / DAEMONS, launchctl, given.clock, given.environment)
     return Machine(
         MacDisk(),
-        PortablePrograms(given.environment, given.paths.run, SessionTether()),
+        PortablePrograms(given.environment, SessionTether()),
         ByKind({ServiceKind.LAUNCHD: LaunchdManager(given.paths.run, launchd)}),
     )
 
@@ -83,6 +83,6 @@ def _windows(given: Given) -> Machine:
         raise AgentError(Code.NOT_SUPPORTED, f"the agent cannot drive Windows here: {error}") from error
     return Machine(
         WindowsDisk(api, given.clock),
-        PortablePrograms(given.environment, given.paths.run, JobTether(api)),
+        PortablePrograms(given.environment, JobTether(api)),
         ByKind({ServiceKind.WINDOWS_SERVICE: WindowsManager(given.paths.run, api, given.clock)}),
     )

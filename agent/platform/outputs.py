@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from agent.errors import local_failure
-from agent.platform.programs import open_private, tail
+from agent.platform.files import FILES
+from agent.platform.spoken import tail
 
 MAX_LOG_BYTES = 8 * 1024 * 1024
 
@@ -26,7 +27,7 @@ class Outputs:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_size > MAX_LOG_BYTES:
                     path.replace(path.with_suffix(".log.1"))
-            descriptor = open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            descriptor = FILES.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 self._said_before[component] = os.fstat(descriptor).st_size
             finally:

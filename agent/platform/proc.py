@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(f"these are the processes of Linux; expected another adapter on {sys.platform}")
+
 import contextlib
 import os
 import select

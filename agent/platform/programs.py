@@ -7,6 +7,11 @@ its session; it ends with the program. What clears its environment *and* leaves 
 
 from __future__ import annotations
 
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(f"these are programs as Linux keeps them together; expected another adapter on {sys.platform}")
+
 import contextlib
 import os
 import select
@@ -20,18 +25,12 @@ from agent.codes import Code
 from agent.errors import AgentError
 from agent.platform.linux import die_with_parent
 from agent.platform.proc import end_holders, start_ticks
+from agent.platform.spoken import CHUNK, FLOOD_BYTES, FLOOD_PAUSE, LastWords, resolve
 from agent.ports import Finished
 
-TAIL_BYTES = 2000
-OUTPUT_BYTES = 8 * 1024
-"""How much of a program's output is kept: its end. One event of the log holds it whole."""
-FLOOD_BYTES = 1024 * 1024
-"""A program that wrote more is read slowly from then on, so that it waits instead of us."""
-FLOOD_PAUSE = 0.01
 FORCE_SECONDS = 10.0
 """How long the kernel may take to end what was killed."""
 RUN_VARIABLE = "COMMANDIT_RUN"
-_CHUNK = 64 * 1024
 
 
 class LocalPrograms:
@@ -63,7 +62,7 @@ class LocalPrograms:
             output.read_rest()
         finally:
             os.close(read)
-        return Finished(exit_code if in_time else None, output.text())
+        return Finished(exit_code if in_time else None, output.said.text())
 
     def _start(
         self, command: Sequence[str], folder: Path, facts: dict[str, str], output: int
@@ -86,8 +85,7 @@ class _Output:
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
-        self._kept = b""
-        self._total = 0
+        self.said = LastWords()
 
     def read_until_end_of(self, pid: int, deadline: float) -> bool:
         """Read until a child that nobody has reaped ends; return ``False`` if it does not until the deadline.
@@ -107,7 +105,7 @@ class _Output:
                 if self._pipe in ready and not self._read():
                     # It closed its output; the pipe would be ready for ever.
                     either.unregister(self._pipe)
-                if self._total > FLOOD_BYTES and end.poll(min(FLOOD_PAUSE, left) * 1000):
+                if self.said.is_flood and end.poll(min(FLOOD_PAUSE, left) * 1000):
                     return True
             return bool(end.poll(0))
         finally:
@@ -115,23 +113,16 @@ class _Output:
 
     def read_rest(self) -> None:
         """Read what is in the pipe, once: somebody who was not found may go on writing."""
-        for _ in range(FLOOD_BYTES // _CHUNK):
+        for _ in range(FLOOD_BYTES // CHUNK):
             if not self._read():
                 return
 
-    def text(self) -> str:
-        """Return the end of the output, and how much is missing before it."""
-        text = self._kept.decode(errors="replace").strip()
-        cut = self._total - len(self._kept)
-        return f"[{cut} bytes before this were cut]\n{text}" if cut else text
-
     def _read(self) -> bool:
         try:
-            chunk = os.read(self._pipe, _CHUNK)
+            chunk = os.read(self._pipe, CHUNK)
         except BlockingIOError:
             return False
-        self._total += len(chunk)
-        self._kept = (self._kept + chunk)[-OUTPUT_BYTES:]
+        self.said.add(chunk)
         return bool(chunk)
 
 
@@ -151,25 +142,3 @@ def _end(program: subprocess.Popen[bytes], marker: bytes) -> int:
             "see their state with ps",
         )
     return exit_code
-
-
-def resolve(command: Sequence[str], folder: Path) -> list[str]:
-    """Return a command whose program is the folder's own where it has it, else the system's."""
-    own = folder / command[0]
-    return [str(own) if own.exists() else command[0], *command[1:]]
-
-
-def tail(path: Path, start: int = 0) -> str:
-    """Return the end of a file from ``start`` on, "" if it is not there; all of it if it was made shorter since."""
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(start if start <= end else 0, end - TAIL_BYTES))
-            return file.read().decode(errors="replace").strip()
-    except FileNotFoundError:
-        return ""
-
-
-def open_private(path: Path, flags: int) -> int:
-    """Open a file that only its owner may read."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

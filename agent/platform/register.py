@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.codes import Code
 from agent.durable import replace_file, sync_folder
 from agent.errors import AgentError, local_failure
-from agent.platform.programs import resolve
+from agent.platform.spoken import resolve
 from agent.ports import Unit
 
 

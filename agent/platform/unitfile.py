@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agent.codes import Code
 from agent.errors import AgentError
+from agent.platform.files import FILES
 from agent.ports import Unit
 
 SHIPPED_FOLDER = "systemd"
@@ -89,7 +90,7 @@ def written_for(path: Path, component: str) -> bool:
 def _shipped(unit: Unit) -> str | None:
     path = unit.folder / SHIPPED_FOLDER / unit_name(unit)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = FILES.open(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

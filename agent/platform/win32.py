@@ -8,17 +8,25 @@ C compiler of the system that it runs on.
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import sys
 from collections.abc import Callable, Mapping
-from ctypes import POINTER, c_int32, c_uint32, c_void_p, c_wchar_p
+from ctypes import POINTER, c_int32, c_uint16, c_uint32, c_void_p, c_wchar_p
 from dataclasses import dataclass
 from typing import Any
 
 ERROR_FILE_NOT_FOUND = 2
+ERROR_PATH_NOT_FOUND = 3
 ERROR_ACCESS_DENIED = 5
 ERROR_SHARING_VIOLATION = 32
 ERROR_LOCK_VIOLATION = 33
+ERROR_FILE_EXISTS = 80
 ERROR_INVALID_PARAMETER = 87
+ERROR_DISK_FULL = 112
+ERROR_DIR_NOT_EMPTY = 145
+ERROR_ALREADY_EXISTS = 183
+ERROR_DIRECTORY = 267
 ERROR_SERVICE_ALREADY_RUNNING = 1056
 ERROR_SERVICE_DOES_NOT_EXIST = 1060
 ERROR_SERVICE_CANNOT_ACCEPT_CTRL = 1061
@@ -26,6 +34,24 @@ ERROR_SERVICE_NOT_ACTIVE = 1062
 ERROR_SERVICE_MARKED_FOR_DELETE = 1072
 ERROR_SERVICE_EXISTS = 1073
 WAIT_TIMEOUT = 258
+INVALID_HANDLE = 0xFFFF_FFFF_FFFF_FFFF
+"""INVALID_HANDLE_VALUE of a 64-bit Windows, as ctypes returns it."""
+
+HELD = frozenset({ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION})
+"""What Windows says of a file that somebody has open."""
+_ERRNO = {
+    ERROR_FILE_NOT_FOUND: errno.ENOENT,
+    ERROR_PATH_NOT_FOUND: errno.ENOENT,
+    ERROR_ACCESS_DENIED: errno.EACCES,
+    ERROR_SHARING_VIOLATION: errno.EACCES,
+    ERROR_LOCK_VIOLATION: errno.EACCES,
+    ERROR_FILE_EXISTS: errno.EEXIST,
+    ERROR_ALREADY_EXISTS: errno.EEXIST,
+    ERROR_DISK_FULL: errno.ENOSPC,
+    ERROR_DIR_NOT_EMPTY: errno.ENOTEMPTY,
+    ERROR_DIRECTORY: errno.ENOTDIR,
+}
+"""What the C library of Windows makes of its errors, as far as the agent tells them apart."""
 
 
 class ServiceStatusProcess(ctypes.Structure):
@@ -68,6 +94,24 @@ class FailureActions(ctypes.Structure):
     )
 
 
+class FileAttributeTagInfo(ctypes.Structure):
+    """FILE_ATTRIBUTE_TAG_INFO."""
+
+    _fields_ = (("attributes", c_uint32), ("reparse_tag", c_uint32))
+
+
+class Overlapped(ctypes.Structure):
+    """OVERLAPPED: where in a file a lock lies."""
+
+    _fields_ = (
+        ("internal", c_void_p),
+        ("internal_high", c_void_p),
+        ("offset", c_uint32),
+        ("offset_high", c_uint32),
+        ("event", c_void_p),
+    )
+
+
 Prototype = tuple[Any, ...]
 """The type of the result, then those of the arguments."""
 
@@ -95,6 +139,14 @@ ADVAPI32: Mapping[str, Prototype] = {
     ),
     "GetSecurityDescriptorDacl": (c_int32, c_void_p, POINTER(c_int32), POINTER(c_void_p), POINTER(c_int32)),
     "GetSecurityDescriptorOwner": (c_int32, c_void_p, POINTER(c_void_p), POINTER(c_int32)),
+    "GetNamedSecurityInfoW": (
+        c_uint32, c_wchar_p, c_uint32, c_uint32, POINTER(c_void_p), c_void_p, POINTER(c_void_p), c_void_p,
+        POINTER(c_void_p),
+    ),
+    "GetSecurityDescriptorControl": (c_int32, c_void_p, POINTER(c_uint16), POINTER(c_uint32)),
+    "ConvertSecurityDescriptorToStringSecurityDescriptorW": (
+        c_int32, c_void_p, c_uint32, c_uint32, POINTER(c_void_p), c_void_p,
+    ),
     "SetNamedSecurityInfoW": (c_uint32, c_wchar_p, c_uint32, c_uint32, c_void_p, c_void_p, c_void_p, c_void_p),
 }  # fmt: skip
 
@@ -107,8 +159,13 @@ KERNEL32: Mapping[str, Prototype] = {
     "SetInformationJobObject": (c_int32, c_void_p, c_uint32, c_void_p, c_uint32),
     "AssignProcessToJobObject": (c_int32, c_void_p, c_void_p),
     "MoveFileExW": (c_int32, c_wchar_p, c_wchar_p, c_uint32),
+    "CreateFileW": (c_void_p, c_wchar_p, c_uint32, c_uint32, c_void_p, c_uint32, c_uint32, c_void_p),
+    "GetFileInformationByHandleEx": (c_int32, c_void_p, c_uint32, c_void_p, c_uint32),
+    "LockFileEx": (c_int32, c_void_p, c_uint32, c_uint32, c_uint32, c_uint32, POINTER(Overlapped)),
     "LocalFree": (c_void_p, c_void_p),
 }
+
+SHELL32: Mapping[str, Prototype] = {"IsUserAnAdmin": (c_int32,)}
 
 
 class WindowsFailure(OSError):
@@ -121,7 +178,11 @@ class Win32:
 
     advapi32: Any
     kernel32: Any
+    shell32: Any
     last_error: Callable[[], int]
+    descriptor_of: Callable[[int, int], int]
+    """Makes a handle a descriptor of the C library (``msvcrt.open_osfhandle``), which owns it from then on."""
+    handle_of: Callable[[int], int]
 
     def failure(self, call: str) -> WindowsFailure:
         """Return the error of a call that has just failed."""
@@ -131,6 +192,15 @@ class Win32:
 def failure_of(call: str, number: int) -> WindowsFailure:
     """Return a call's error by its number."""
     return WindowsFailure(number, f"{call} failed with Windows error {number}")
+
+
+def file_error(call: str, number: int, path: os.PathLike[str] | str) -> OSError:
+    """Return a failed call on a file as Python says it on every system; ``winerror`` is the number of Windows."""
+    code = _ERRNO.get(number, errno.EIO)
+    said = "it is held by another program" if number in HELD else os.strerror(code)
+    error = OSError(code, f"{said} ({call}: Windows error {number})", os.fspath(path))
+    error.winerror = number  # type: ignore[attr-defined,unused-ignore]  # typeshed has it for Windows only
+    return error
 
 
 def bind(library: Any, prototypes: Mapping[str, Prototype]) -> Any:
@@ -144,9 +214,14 @@ def bind(library: Any, prototypes: Mapping[str, Prototype]) -> Any:
 def load_win32() -> Win32:
     """Return the system's own libraries; raise ``OSError`` anywhere but on Windows."""
     if sys.platform == "win32":
+        import msvcrt
+
         return Win32(
             bind(ctypes.WinDLL("advapi32", use_last_error=True), ADVAPI32),
             bind(ctypes.WinDLL("kernel32", use_last_error=True), KERNEL32),
+            bind(ctypes.WinDLL("shell32", use_last_error=True), SHELL32),
             ctypes.get_last_error,
+            msvcrt.open_osfhandle,
+            msvcrt.get_osfhandle,
         )
     raise OSError(f"this is {sys.platform}, which has no advapi32.dll; expected Windows")

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from agent.platform.win32 import (
-    ERROR_ACCESS_DENIED,
-    ERROR_LOCK_VIOLATION,
-    ERROR_SHARING_VIOLATION,
-    Win32,
-)
+from agent.platform.patience import Patience
+from agent.platform.win32 import Win32, file_error
 from agent.ports import Clock
 
-PATIENCE_SECONDS = 20.0
-"""How long a held file is waited for: virus scanners and indexers let go after seconds."""
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.0
-_HELD = frozenset({ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION})
-_REPLACE_EXISTING, _DELAY_UNTIL_REBOOT = 0x1, 0x4
+_REPLACE_EXISTING, _DELAY_UNTIL_REBOOT, _WRITE_THROUGH = 0x1, 0x4, 0x8
 
 
 class WindowsDisk:
@@ -30,10 +19,9 @@ class WindowsDisk:
     mends what lies between them.
     """
 
-    def __init__(self, api: Win32, clock: Clock, rename: Callable[[Path, Path], None] = os.rename) -> None:
+    def __init__(self, api: Win32, clock: Clock) -> None:
         self._api = api
-        self._clock = clock
-        self._rename = rename
+        self._patience = Patience(clock.monotonic, clock.sleep)
 
     def free_bytes(self, folder: Path) -> int:
         """Return how many bytes may be written on a folder's volume."""
@@ -45,18 +33,7 @@ class WindowsDisk:
 
     def rename(self, one: Path, other: Path) -> None:
         """Rename a folder, again and again while somebody holds a file in it; raise ``OSError`` after that."""
-        deadline = self._clock.monotonic() + PATIENCE_SECONDS
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                self._rename(one, other)
-            except OSError as error:
-                if getattr(error, "winerror", None) not in _HELD or self._clock.monotonic() >= deadline:
-                    raise
-            else:
-                return
-            self._clock.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+        self._patience.until_free(lambda: self._move(one, other))
 
     def replace_at_reboot(self, new: Path, target: Path) -> None:
         """Make Windows put a file in another's place at the next boot, before any service; the last resort.
@@ -73,3 +50,8 @@ class WindowsDisk:
         flags = _DELAY_UNTIL_REBOOT | (0 if target is None else _REPLACE_EXISTING)
         if not self._api.kernel32.MoveFileExW(str(path), target, flags):
             raise self._api.failure("MoveFileExW")
+
+    def _move(self, one: Path, other: Path) -> None:
+        # Written through: there is no flush of a folder that could do it later.
+        if not self._api.kernel32.MoveFileExW(str(one), str(other), _WRITE_THROUGH):
+            raise file_error("MoveFileExW", self._api.last_error(), one)

@@ -14,9 +14,10 @@ from support.managers import QuickClock
 from agent.platform import linux, macos, win32
 from agent.platform.linux import LinuxDisk
 from agent.platform.macos import MacDisk
+from agent.platform.patience import PATIENCE_SECONDS
 from agent.platform.win32 import WindowsFailure
 from agent.platform.windows_access import PRIVATE, PUBLIC, protect
-from agent.platform.windows_disk import PATIENCE_SECONDS, WindowsDisk
+from agent.platform.windows_disk import WindowsDisk
 from agent.ports import Disk
 
 
@@ -29,8 +30,8 @@ def swap(one: bytes, other: bytes, flags: int) -> int:
         return error.errno or errno.EIO
 
 
-def windows_disk(rename: Callable[[Path, Path], None] = os.rename) -> WindowsDisk:
-    return WindowsDisk(WindowsSimulator("", {}).api(), QuickClock(), rename)
+def windows_disk(simulator: WindowsSimulator | None = None) -> WindowsDisk:
+    return WindowsDisk((simulator or WindowsSimulator("", {})).api(), QuickClock())
 
 
 DISKS: dict[str, Callable[[], Disk]] = {
@@ -96,37 +97,23 @@ def test_where_there_is_no_renamex_np_it_cannot_exchange(folders: tuple[Path, Pa
     assert MacDisk().exchange(one, other) is hasattr(os, "chflags")
 
 
-def held(number: int, times: int, calls: list[Path]) -> Callable[[Path, Path], None]:
-    """Return a rename that Windows refuses a number of times."""
-
-    def rename(one: Path, other: Path) -> None:
-        calls.append(one)
-        if len(calls) <= times:
-            error = PermissionError(errno.EACCES, "The process cannot access the file")
-            error.winerror = number  # type: ignore[attr-defined,unused-ignore]
-            raise error
-        one.rename(other)
-
-    return rename
-
-
 @pytest.mark.parametrize(
     "number", [win32.ERROR_SHARING_VIOLATION, win32.ERROR_LOCK_VIOLATION, win32.ERROR_ACCESS_DENIED]
 )
 def test_on_windows_a_held_file_is_waited_for(number: int, folders: tuple[Path, Path]) -> None:
-    calls: list[Path] = []
+    simulator = WindowsSimulator("", {}, failing={"MoveFileExW": [number] * 3})
     one, _ = folders
-    windows_disk(held(number, 3, calls)).rename(one, one.with_name("third"))
-    assert len(calls) == 4
+    windows_disk(simulator).rename(one, one.with_name("third"))
+    assert simulator.calls.count("MoveFileExW") == 4
     assert (one.with_name("third") / "file").read_text() == "one"
 
 
 def test_on_windows_a_file_that_is_never_let_go_is_an_error_after_a_while(folders: tuple[Path, Path]) -> None:
-    calls: list[Path] = []
+    simulator = WindowsSimulator("", {}, failing={"MoveFileExW": [win32.ERROR_SHARING_VIOLATION] * 10_000})
     one, _ = folders
-    with pytest.raises(PermissionError):
-        windows_disk(held(win32.ERROR_SHARING_VIOLATION, 10_000, calls)).rename(one, one.with_name("third"))
-    assert PATIENCE_SECONDS < len(calls) < 3 * PATIENCE_SECONDS
+    with pytest.raises(PermissionError, match="held by another program"):
+        windows_disk(simulator).rename(one, one.with_name("third"))
+    assert PATIENCE_SECONDS < simulator.calls.count("MoveFileExW") < 3 * PATIENCE_SECONDS
     assert one.exists()
 
 
@@ -145,10 +132,11 @@ def test_on_windows_the_last_resort_is_the_next_boot(tmp_path: Path) -> None:
 
 
 def test_on_windows_any_other_error_is_not_waited_for(folders: tuple[Path, Path]) -> None:
-    calls: list[Path] = []
-    with pytest.raises(PermissionError):
-        windows_disk(held(win32.ERROR_FILE_NOT_FOUND, 10_000, calls)).rename(*folders)
-    assert len(calls) == 1
+    simulator = WindowsSimulator("", {}, failing={"MoveFileExW": [win32.ERROR_DISK_FULL] * 10_000})
+    with pytest.raises(OSError, match="MoveFileExW: Windows error 112") as caught:
+        windows_disk(simulator).rename(*folders)
+    assert caught.value.errno == errno.ENOSPC
+    assert simulator.calls.count("MoveFileExW") == 1
 
 
 @pytest.mark.parametrize("descriptor", [PRIVATE, PUBLIC])

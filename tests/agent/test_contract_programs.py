@@ -27,11 +27,11 @@ def local(folder: Path, simulator: WindowsSimulator) -> Programs:
 
 
 def macos(folder: Path, simulator: WindowsSimulator) -> Programs:
-    return PortablePrograms(ENVIRONMENT, folder, SessionTether())
+    return PortablePrograms(ENVIRONMENT, SessionTether())
 
 
 def windows(folder: Path, simulator: WindowsSimulator) -> Programs:
-    return PortablePrograms(ENVIRONMENT, folder, JobTether(simulator.api(), FAMILY))
+    return PortablePrograms(ENVIRONMENT, JobTether(simulator.api(), FAMILY))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.platform.logcap import KEPT_BYTES, MAX_BYTES, SOON, LogWatch, trim_log, trim_logs
-from agent.platform.programs import TAIL_BYTES, tail
+from agent.platform.spoken import TAIL_BYTES, tail
 
 MB = 1 << 20
 

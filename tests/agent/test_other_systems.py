@@ -119,7 +119,7 @@ class Mac(System):
     def machine(self) -> Machine:
         return Machine(
             MacDisk(lambda one, other, _: 0 if exchange(Path(os.fsdecode(one)), Path(os.fsdecode(other))) else 45),
-            PortablePrograms(ENVIRONMENT, self.paths.run, SessionTether()),
+            PortablePrograms(ENVIRONMENT, SessionTether()),
             ByKind({self.kind: launchd_on(self.paths.state, self.simulator, self.clock)}),
         )
 
@@ -144,7 +144,7 @@ class Windows(System):
         api = self.simulator.api()
         return Machine(
             WindowsDisk(api, self.clock),
-            PortablePrograms(ENVIRONMENT, self.paths.run, JobTether(api, {"start_new_session": True})),
+            PortablePrograms(ENVIRONMENT, JobTether(api, {"start_new_session": True})),
             ByKind({self.kind: windows_on(self.paths.state, self.simulator, self.clock)}),
         )
 

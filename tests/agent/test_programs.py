@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 from agent.platform.proc import start_ticks
-from agent.platform.programs import OUTPUT_BYTES, LocalPrograms
+from agent.platform.programs import LocalPrograms
+from agent.platform.spoken import OUTPUT_BYTES
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 LEAVES = "setsid sleep 61 & echo $!; "

@@ -8,6 +8,8 @@ fail with these error numbers, ``dying_at`` kills the agent at the n-th call, ``
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import itertools
 import os
 import shlex
@@ -18,17 +20,32 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ctypes import POINTER, cast
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from agent.platform import win32
 from agent.platform.jobs import ExtendedLimits
-from agent.platform.win32 import ADVAPI32, KERNEL32, FailureActions, Prototype, ServiceStatusProcess, Win32
+from agent.platform.win32 import (
+    ADVAPI32,
+    KERNEL32,
+    SHELL32,
+    FailureActions,
+    FileAttributeTagInfo,
+    Prototype,
+    ServiceStatusProcess,
+    Win32,
+)
 
 AUTO, DEMAND = 2, 3
 STOPPED, STOP_PENDING, RUNNING = 1, 3, 4
 NO_CHANGE = 0xFFFF_FFFF
 PROCESS_ABORTED = 1067
+OPEN = "O:BAD:AI(A;OICIID;FA;;;SY)(A;OICIID;FA;;;BA)(A;OICIID;0x1200a9;;;BU)(A;CIID;DCLCRPCR;;;BU)"
+"""What a folder in ``ProgramData`` inherits."""
+INVALID_HANDLE = -1
+DESCRIPTORS = 0x4000_0000_0000
+"""Handles from here on are those of descriptors."""
 
 
 class Killed(BaseException):
@@ -52,6 +69,14 @@ class SimulatedService:
 
 
 @dataclass
+class SimulatedFile:
+    """An open file, folder or reparse point."""
+
+    descriptor: int | None
+    attributes: int
+
+
+@dataclass
 class SimulatedJob:
     """A job object; what a program starts belongs to its process group here."""
 
@@ -70,6 +95,7 @@ class WindowsSimulator:
     slow_to_accept: int = 0
     """How many stop controls a service refuses since it is still starting."""
     deaf: bool = False
+    administrator: bool = True
     refusing_access: int = 0
     """The error number with which access lists are not set."""
     failing: dict[str, list[int]] = field(default_factory=dict)
@@ -85,7 +111,10 @@ class WindowsSimulator:
 
     def api(self) -> Win32:
         """Return the libraries."""
-        return Win32(self._library(ADVAPI32), self._library(KERNEL32), lambda: self.error)
+        return Win32(
+            self._library(ADVAPI32), self._library(KERNEL32), self._library(SHELL32), lambda: self.error,
+            self.descriptor_of, self.handle_of,
+        )  # fmt: skip
 
     def boot(self) -> None:
         """Cut the power and start again: what starts at boot does."""
@@ -245,15 +274,48 @@ class WindowsSimulator:
         owner.contents.value, defaulted.contents.value = descriptor, 0
         return 1
 
+    def GetSecurityDescriptorControl(self, descriptor: int, control: Any, revision: Any) -> int:  # noqa: N802
+        control.contents.value = 0x1004 if "D:P" in self._memory[descriptor].value else 0x4
+        revision.contents.value = 1
+        return 1
+
+    def ConvertSecurityDescriptorToStringSecurityDescriptorW(  # noqa: N802
+        self, descriptor: int, revision: int, what: int, out: Any, size: Any
+    ) -> int:
+        assert (revision, what, size) == (1, 5, None)
+        return self.ConvertStringSecurityDescriptorToSecurityDescriptorW(self._memory[descriptor].value, 1, out, None)
+
+    def GetNamedSecurityInfoW(  # noqa: N802
+        self, name: str, kind: int, what: int, owner: Any, group: Any, acl: Any, sacl: Any, descriptor: Any
+    ) -> int:
+        assert (kind, what, group, sacl) == (1, 5, None, None)
+        if not os.path.lexists(name):
+            return win32.ERROR_FILE_NOT_FOUND
+        self.ConvertStringSecurityDescriptorToSecurityDescriptorW(self._rights_of(name), 1, descriptor, None)
+        owner.contents.value = acl.contents.value = descriptor.contents.value
+        return 0
+
     def SetNamedSecurityInfoW(  # noqa: N802
-        self, name: str, kind: int, what: int, owner: int, group: int | None, acl: int, sacl: int | None
+        self, name: str, kind: int, what: int, owner: int | None, group: int | None, acl: int, sacl: int | None
     ) -> int:
         assert (kind, group, sacl) == (1, None, None)
-        assert owner == acl
+        assert (owner == acl) == bool(what & 1)
         if self.refusing_access:
             return self.refusing_access
         self.security[name] = (self._memory[acl].value, what)
         return 0
+
+    def _rights_of(self, name: str) -> str:
+        """Return what was set, or what is inherited: from our own folders, or from a ProgramData that all may fill."""
+        if name in self.security:
+            return self.security[name][0]
+        above = next((folder for folder in map(str, Path(name).parents) if folder in self.security), None)
+        return OPEN if above is None else self.security[above][0].replace("D:P", "D:AI").replace("OICI;", "OICIID;")
+
+    # The functions of shell32
+
+    def IsUserAnAdmin(self) -> int:  # noqa: N802
+        return int(self.administrator)
 
     # The functions of kernel32
 
@@ -280,6 +342,8 @@ class WindowsSimulator:
 
     def CloseHandle(self, handle: int) -> int:  # noqa: N802
         closed = self.open_handles.pop(handle)
+        if isinstance(closed, SimulatedFile) and closed.descriptor is not None:
+            os.close(closed.descriptor)
         if isinstance(closed, SimulatedJob) and closed.ends_when_closed:
             for leader in closed.leaders:
                 with suppress(ProcessLookupError):
@@ -301,7 +365,70 @@ class WindowsSimulator:
         return 1
 
     def MoveFileExW(self, source: str, target: str | None, flags: int) -> int:  # noqa: N802
-        self.moves.append((source, target, flags))
+        if flags & 4:
+            self.moves.append((source, target, flags))
+            return 1
+        assert target is not None
+        assert flags & 8, "written through"
+        if os.path.lexists(target) and not flags & 1:
+            return self._fail(win32.ERROR_ALREADY_EXISTS)
+        try:
+            os.replace(source, target)  # noqa: PTH105 -- strings
+        except OSError as error:
+            return self._fail(_number(error))
+        return 1
+
+    def CreateFileW(  # noqa: N802
+        self, name: str, access: int, share: int, security: Any, creation: int, flags: int, template: Any
+    ) -> int:
+        assert (security, template) == (None, None)
+        assert flags & 0x20_0000, "a reparse point is opened itself"
+        folder = bool(flags & 0x200_0000)
+        assert share == (3 if folder else 7)
+        if Path(name).is_symlink():
+            return self._handle(SimulatedFile(None, 0x400))
+        if Path(name).is_dir():
+            if not folder:
+                self._fail(win32.ERROR_ACCESS_DENIED)
+                return INVALID_HANDLE
+            return self._handle(SimulatedFile(None, 0x10))
+        how = {1: os.O_CREAT | os.O_EXCL, 3: 0, 4: os.O_CREAT}[creation]
+        writes = bool(access & 0x4000_0004)
+        reads = bool(access & 0x8000_0001)
+        how |= os.O_RDWR if writes and reads else os.O_WRONLY if writes else os.O_RDONLY
+        how |= os.O_APPEND if access & 0x4 else 0
+        assert access & 0x8000_0080, "its attributes may be asked for"
+        try:
+            return self._handle(SimulatedFile(os.open(name, how, 0o666), 0x80))
+        except OSError as error:
+            self._fail(_number(error))
+            return INVALID_HANDLE
+
+    def GetFileInformationByHandleEx(self, handle: int, level: int, info: int, size: int) -> int:  # noqa: N802
+        assert (level, size) == (9, 8)
+        cast(info, POINTER(FileAttributeTagInfo)).contents.attributes = self.open_handles[handle].attributes
+        return 1
+
+    def descriptor_of(self, handle: int, flags: int) -> int:
+        """``msvcrt.open_osfhandle``."""
+        assert not flags & ~(os.O_APPEND | os.O_RDWR | os.O_WRONLY)
+        file = self.open_handles.pop(handle)
+        assert file.descriptor is not None
+        return int(file.descriptor)
+
+    def handle_of(self, descriptor: int) -> int:
+        """``msvcrt.get_osfhandle``."""
+        return DESCRIPTORS + descriptor
+
+    def LockFileEx(  # noqa: N802
+        self, handle: int, flags: int, reserved: int, low: int, high: int, where: Any
+    ) -> int:
+        assert (reserved, low, high, flags & ~1) == (0, 1, 0, 2)
+        assert where.contents.offset_high > 0x1000_0000, "far behind the end, for a locked byte cannot be read"
+        try:
+            fcntl.flock(handle - DESCRIPTORS, fcntl.LOCK_EX | (fcntl.LOCK_NB if flags & 1 else 0))
+        except BlockingIOError:
+            return self._fail(win32.ERROR_LOCK_VIOLATION)
         return 1
 
     def LocalFree(self, memory: int) -> int:  # noqa: N802
@@ -342,3 +469,12 @@ class WindowsSimulator:
             failed = service.process is None and service.ended_at is not None and service.restarts_after is not None
             if failed and time.monotonic() >= (service.ended_at or 0.0) + (delay or 0.0):
                 self._spawn(service)
+
+
+def _number(error: OSError) -> int:
+    """Return what Windows calls an error."""
+    numbers = {
+        errno.ENOENT: win32.ERROR_FILE_NOT_FOUND, errno.EEXIST: win32.ERROR_FILE_EXISTS,
+        errno.EACCES: win32.ERROR_ACCESS_DENIED, errno.ENOSPC: win32.ERROR_DISK_FULL,
+    }  # fmt: skip
+    return numbers.get(error.errno or 0, win32.ERROR_INVALID_PARAMETER)
