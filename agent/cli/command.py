@@ -14,6 +14,7 @@ from agent.cli.words import fail
 from agent.codes import EXIT_DONE
 from agent.errors import AgentError, local_failure
 from agent.paths import Paths
+from agent.platform.places import places_of
 from agent.removal import Purged
 from agent.runner import Stuck
 
@@ -27,7 +28,7 @@ def command(function: Callable[..., int]) -> Callable[..., None]:
     def wrapper(context: click.Context, /, root_dir: Path | None, **options: Any) -> None:
         chosen = root_dir or context.find_root().params["root_dir"]
         try:
-            code = function(Paths(Path(os.path.abspath(chosen))), **options)  # noqa: PTH100 -- resolve() follows links
+            code = function(_paths(chosen), **options)
         except Purged:
             click.echo("An interrupted purge was finished; nothing of the agent is left.")
             code = EXIT_DONE
@@ -41,3 +42,9 @@ def command(function: Callable[..., int]) -> Callable[..., None]:
         context.exit(code)
 
     return wrapper
+
+
+def _paths(root_dir: Path) -> Paths:
+    root = Path(os.path.abspath(root_dir))  # noqa: PTH100 -- resolve() follows links
+    whole = root == Path(root.anchor)
+    return Paths(root, places=places_of(os.environ, whole_machine=whole))

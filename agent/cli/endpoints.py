@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import click
 
@@ -13,16 +12,13 @@ from agent.config import Config, load_config
 from agent.endpoint import Endpoint, put_together
 from agent.errors import AgentError
 from agent.paths import Paths
+from agent.platform.access import ACCESS
 
 
 def must_own(paths: Paths) -> None:
     """Refuse everybody but root, and the owner of an endpoint that is relocated (FR-UPD-001B, NFR-SEC-003)."""
-    if os.geteuid() == 0:
-        return
-    # Not Path.exists(): that raises for folders that we may not look into.
-    existing = next(folder for folder in (paths.root_dir, *paths.root_dir.parents) if os.path.lexists(folder))
-    if paths.root_dir == Path("/") or existing.lstat().st_uid != os.geteuid():
-        raise AgentError(Code.PERMISSION, "only root may do this; run it with sudo")
+    if not ACCESS.may_act(paths.root_dir, whole_machine=paths.is_whole_machine):
+        raise AgentError(Code.PERMISSION, ACCESS.who_may())
 
 
 def for_repair(paths: Paths) -> Endpoint:

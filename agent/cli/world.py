@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import secrets
 import time
 import uuid
@@ -10,8 +11,7 @@ from datetime import UTC, datetime
 
 from agent.endpoint import World
 from agent.platform.detect import this_platform
-
-SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+from agent.platform.places import program_environment
 
 
 class SystemClock:
@@ -42,5 +42,5 @@ def the_world() -> World:
         new_id=lambda: str(uuid.uuid4()),
         platform=this_platform(),
         version=version,
-        environment={"PATH": SAFE_PATH, "LANG": "C.UTF-8", "HOME": "/"},
+        environment=program_environment(os.environ),
     )

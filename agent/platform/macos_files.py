@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("these are the calls of macOS; expected agent.platform.windows_files on Windows")
+
 import errno
 import fcntl
 import os

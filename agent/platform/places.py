@@ -37,7 +37,7 @@ def places_of_windows(environment: Mapping[str, str]) -> Places:
     data = environment.get("ProgramData", rf"{drive}\ProgramData")
     # A 32-bit process sees another folder under the plain name.
     programs = environment.get("ProgramW6432") or environment.get("ProgramFiles", rf"{drive}\Program Files")
-    return Places(rf"{data}\commandit", rf"{data}\commandit\state", rf"{programs}\commandit")
+    return Places(f"{data}/commandit", f"{data}/commandit/state", f"{programs}/commandit")
 
 
 def program_environment(environment: Mapping[str, str]) -> dict[str, str]:

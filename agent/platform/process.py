@@ -11,6 +11,11 @@ nothing of another endpoint is touched: its path is another one, and in a contai
 
 from __future__ import annotations
 
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(f"these are processes as Linux shows them; expected another adapter on {sys.platform}")
+
 import contextlib
 import json
 import os
