@@ -58,9 +58,9 @@ def select(conditions: Conditions, etag: str, size: int, *, head: bool = False) 
     Several ranges are answered with the whole file, as the RFC allows: no agent asks for them, and they are a known
     way to make a server work. A malformed Range is ignored, as it says too. A Range means nothing for HEAD.
     """
-    if conditions.if_match is not None and not _lists(conditions.if_match, etag, weak=False):
+    if conditions.if_match is not None and not lists(conditions.if_match, etag, weak=False):
         return PreconditionFailed()
-    if conditions.if_none_match is not None and _lists(conditions.if_none_match, etag, weak=True):
+    if conditions.if_none_match is not None and lists(conditions.if_none_match, etag, weak=True):
         return NotModified()
     if conditions.range is None or head:
         return Whole()
@@ -89,7 +89,8 @@ def _range(text: str, size: int) -> Selection:
     return Part(int(first), min(int(last), size - 1) if last else size - 1)
 
 
-def _lists(header: str, etag: str, *, weak: bool) -> bool:
+def lists(header: str, etag: str, *, weak: bool) -> bool:
+    """Whether a precondition's list of ETags has this one; ``weak``: also as a weak one."""
     if header.strip() == "*":
         return True
     tags = [tag.strip() for tag in header.split(",")]

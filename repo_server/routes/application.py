@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from repo_server.answers import PACKAGES
 from repo_server.http import Call, ClientGone, HttpError
-from repo_server.routes import check, health, operator, packages, status
+from repo_server.routes import catalogue, check, health, operator, packages, status
 from repo_server.routes.context import Context
 
 Handler: TypeAlias = Callable[[Context, Call], Awaitable[None]]
@@ -21,10 +21,10 @@ Handler: TypeAlias = Callable[[Context, Call], Awaitable[None]]
 _EXACT: dict[str, Handler] = {
     check.PATH: check.check,
     status.PATH: status.status,
-    operator.PROBLEMS: operator.problems,
-    operator.CATALOGUE: operator.catalogue,
+    catalogue.PROBLEMS: catalogue.problems,
+    catalogue.CATALOGUE: catalogue.catalogue,
     operator.DEVICES: operator.devices,
-    operator.RESCAN: operator.rescan,
+    catalogue.RESCAN: catalogue.rescan,
     "/healthz": health.healthz,
     "/readyz": health.readyz,
 }

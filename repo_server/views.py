@@ -1,0 +1,131 @@
+"""What operators and load balancers are shown: the types of all answers that no agent reads (design §5)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from repo_server.core.model import Arch, Channel, FileState, Os
+from repo_server.core.wire import Action, ReasonEntry
+
+
+class PackageEntry(msgspec.Struct, frozen=True):
+    """A release in the field names of the source schema (UpdatePackages), and what it does not have."""
+
+    package_id: UUID
+    """Made from component, platform and version, so it is the same on every server."""
+    component_name: str
+    version: str
+    release_channel: Channel
+    target_os: Os
+    target_arch: Arch
+    download_url: str
+    file_hash_sha256: str
+    signature_base64: str | None
+    """``None``: a recalled release whose file is gone."""
+    release_notes_url: str | None
+    dependencies: dict[str, str]
+    """Component → ``>=`` and its lowest version."""
+    published_at: datetime | None
+    is_active: bool
+    """Not recalled."""
+    path: str
+    size: int
+    title: str | None
+    blocked_reason: str | None
+    rollout: bool
+    """Whether a ramp is in force."""
+
+
+class PackagePage(msgspec.Struct, frozen=True):
+    """Releases by component, platform and version."""
+
+    packages: tuple[PackageEntry, ...]
+    next: str | None
+    """What ``after`` is for the next page; ``None``: this is the last."""
+    catalogue: int
+
+
+class ProblemEntry(msgspec.Struct, frozen=True):
+    """A file that is not offered, and why."""
+
+    path: str
+    code: str
+    message: str
+    since: datetime
+    state: FileState
+
+
+class ConditionEntry(msgspec.Struct, frozen=True):
+    """Something that is wrong with the server itself."""
+
+    code: str
+    message: str
+    since: datetime
+
+
+class ProblemList(msgspec.Struct, frozen=True):
+    """Everything that is not as it should be (promise 3)."""
+
+    problems: tuple[ProblemEntry, ...]
+    pending: tuple[ProblemEntry, ...]
+    server: tuple[ConditionEntry, ...]
+    catalogue: int
+
+
+class RescanAnswer(msgspec.Struct, frozen=True):
+    """``catalogue`` is the generation before the look that was asked for."""
+
+    catalogue: int
+
+
+class OfferEntry(msgspec.Struct, frozen=True):
+    """What a device would be offered now."""
+
+    name: str
+    version: str
+    action: Action
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What a device would be offered now, and why."""
+
+    device_id: UUID
+    channel: Channel
+    channel_source: str
+    offers: tuple[OfferEntry, ...]
+    reasons: tuple[ReasonEntry, ...]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: str
+
+
+class ScanState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far the look at the tree is."""
+
+    state: str
+    catalogue: int | None = None
+    releases: int | None = None
+    problems: int | None = None
+
+
+class ConditionName(msgspec.Struct, frozen=True):
+    """Something that is wrong, without the message: that may name paths and hosts."""
+
+    code: str
+    since: datetime
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether agents are served, or why not yet, and what else is wrong."""
+
+    ready: bool
+    scan: ScanState
+    database: dict[str, Any]
+    conditions: tuple[ConditionName, ...]

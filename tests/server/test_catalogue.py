@@ -1,0 +1,98 @@
+"""``GET /v1/packages`` and ``/v1/problems``: filters, pages, and what a client that asks again is told."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from support.server import RunningServer
+from support.serving import SERVICE
+
+ALL = ["probe-3.0.0", "service-1.1.0", "service-1.2.3", "service-1.3.0", "ui-2.0.0"]
+
+
+def listed(server: RunningServer, query: str = "") -> list[str]:
+    response = server.get(f"/v1/packages{query}")
+    assert response.status == 200, response.data
+    return [f"{item['component_name']}-{item['version']}" for item in response.json()["packages"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ALL),
+        ("?component_name=service", ["service-1.1.0", "service-1.2.3", "service-1.3.0"]),
+        ("?component_name=service&release_channel=beta", ["service-1.3.0"]),
+        ("?is_active=false", ["service-1.1.0"]),
+        ("?is_active=true&component_name=service", ["service-1.2.3", "service-1.3.0"]),
+        ("?version=2.0.0", ["ui-2.0.0"]),
+        ("?target_os=windows", []),
+        ("?target_os=linux&target_arch=amd64", ALL),
+        ("?after=service-linux-amd64-1.1.0&limit=2", ["service-1.2.3", "service-1.3.0"]),
+        ("?after=service-linux-amd64-1.2.0-rc.zip", ["service-1.2.3", "service-1.3.0", "ui-2.0.0"]),
+    ],
+)
+def test_releases_are_filtered_by_the_names_of_their_fields(
+    server: RunningServer, query: str, expected: list[str]
+) -> None:
+    assert listed(server, query) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("limit=0", "invalid_limit"),
+        ("limit=1001", "invalid_limit"),
+        ("limit=", "invalid_limit"),
+        ("limit=%D9%A1", "invalid_limit"),
+        ("after=nonsense", "invalid_parameter"),
+        ("after=", "invalid_parameter"),
+        ("release_channel=gamma", "invalid_parameter"),
+        ("is_active=yes", "invalid_parameter"),
+        ("chanel=beta", "invalid_parameter"),
+        ("version=1.2.3&version=1.3.0", "invalid_parameter"),
+    ],
+)
+def test_a_parameter_that_means_nothing_is_refused(server: RunningServer, query: str, code: str) -> None:
+    """A filter that is spelled wrong must not look like one that everything passes."""
+    response = server.get(f"/v1/packages?{query}")
+    assert (response.status, response.json()["error_code"]) == (422, code)
+
+
+@pytest.mark.parametrize("path", ["/v1/devices", "/v1/problems"])
+def test_every_list_refuses_what_it_does_not_know(server: RunningServer, path: str) -> None:
+    response = server.get(f"{path}?chanel=beta")
+    assert (response.status, response.json()["error_code"]) == (422, "invalid_parameter")
+
+
+def test_pages_follow_one_another_without_gap_or_repetition(server: RunningServer) -> None:
+    found: list[str] = []
+    query = "?limit=2"
+    for _ in range(len(ALL)):
+        page: dict[str, Any] = server.get(f"/v1/packages{query}").json()
+        found += [f"{item['component_name']}-{item['version']}" for item in page["packages"]]
+        if page["next"] is None:
+            break
+        query = f"?limit=2&after={page['next']}"
+    assert found == ALL
+
+
+def test_a_release_has_the_same_id_wherever_it_is_listed(server: RunningServer) -> None:
+    """It is the primary key of the source schema's table."""
+    one, again = (server.get("/v1/packages?version=1.2.3").json()["packages"][0] for _ in range(2))
+    assert uuid.UUID(one["package_id"]).version == 5
+    assert one == again
+    assert one["path"] == SERVICE
+
+
+@pytest.mark.parametrize("path", ["/v1/packages", "/v1/packages?limit=2", "/v1/problems"])
+def test_who_asks_again_with_what_he_has_is_told_that_nothing_changed(server: RunningServer, path: str) -> None:
+    first = server.get(path)
+    etag = first.headers["etag"]
+    again = server.get(path, {"if-none-match": f'"other", W/{etag}'})
+    assert (again.status, again.data, again.headers["etag"]) == (304, b"", etag)
+    assert server.get(path, {"if-none-match": '"other"'}).data == first.data
+    head = server.request("HEAD", path)
+    assert (head.status, head.data, head.headers["etag"]) == (200, b"", etag)
+    assert "no-cache" in first.headers["cache-control"]
