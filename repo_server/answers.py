@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from repo_server.core.channels import AssignedChannel, resolve
 from repo_server.core.model import Channel, Release
 from repo_server.core.offer import Decision, Offer, Reason, decide
 from repo_server.core.policy import ChannelPolicy
@@ -80,6 +81,13 @@ def _assignments(policy: ChannelPolicy, request: CheckRequest, device_id: str | 
         policy.sites.get((request.site_id or "").strip().lower()),
         policy.organisations.get((request.org_id or "").strip().lower()),
     )
+
+
+def channel_of(snapshot: Snapshot, request: CheckRequest) -> AssignedChannel:
+    """Return the channel that a device is on, which has nothing to do with what it has installed (L31)."""
+    catalogue = snapshot.catalogue
+    device = device_of(msgspec.structs.replace(request, components=()))
+    return resolve(device, catalogue.policy, catalogue.config.default_channel)
 
 
 def response(decision: Decision, base: str, next_check_seconds: int, generation: int) -> CheckResponse:

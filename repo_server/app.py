@@ -25,24 +25,21 @@ from typing import Any
 
 import uvicorn
 
-from repo_server.answers import Answers
+from repo_server.answers import Answers, channel_of
 from repo_server.auth import KeyFile, parse_secrets
 from repo_server.conditions import Conditions
 from repo_server.files import FileSender
 from repo_server.guard import Guard
 from repo_server.live import Live
 from repo_server.protocol import LimitedHttp
-from repo_server.recording import NothingRecorded, StoredDevices, StoredRecords
+from repo_server.recording import NothingRecorded, Recording, StoredDevices, StoredRecords
 from repo_server.routes.application import Application
 from repo_server.routes.context import Context
 from repo_server.scan import Scanner, ScanOptions
 from repo_server.settings import Settings
 from repo_server.statefolder import held, prepare
-from repo_server.store.checkins import CheckInWriter
-from repo_server.store.database import Database, State
 from repo_server.store.devices import DeviceReader
 from repo_server.store.embedded import EmbeddedPostgres
-from repo_server.store.records import RecordWriter
 from repo_server.store.source import GivenServer, Source
 from repo_server.supervise import Tasks, every
 from repo_server.tokens import TOKENS_NAME, parse_tokens
@@ -108,8 +105,8 @@ class Server:
         self._guard = guard
         self._say = say
         self._live = Live()
-        self._database = None if source is None else Database(source, wall_clock)
-        self._conditions = _conditions(guard, self._database)
+        self._recording = None if source is None else _recording(settings, source, self._live)
+        self._conditions = _conditions(guard, self._recording)
         self._scanner = Scanner(settings.tree, settings.state, ScanOptions())
         self._looked = asyncio.Event()
         self._watcher = Watcher(
@@ -119,18 +116,13 @@ class Server:
 
     async def run(self, listener: socket.socket) -> bool:
         """Serve on a listening socket until a signal comes or a part of the server fails."""
-        database = self._database
-        check_ins = None if database is None else CheckInWriter(database)
-        records = None if database is None else RecordWriter(database)
-        http = _Http(self._config(Application(self._context(check_ins, records))))
+        http = _Http(self._config(Application(self._context())))
         stop = asyncio.Event()
         tasks = Tasks(on_failure=http.leave)
         _on_signals(http)
         self._start(tasks, stop)
-        if database is not None and check_ins is not None and records is not None:
-            tasks.start("the database", database.supervise(stop))
-            tasks.start("writing check-ins", check_ins.run(stop))
-            tasks.start("writing records", records.run(stop))
+        if self._recording is not None:
+            self._recording.start(tasks, stop)
         announced = asyncio.create_task(self._announce(http, listener))
         try:
             await http.serve([listener])
@@ -171,8 +163,8 @@ class Server:
         self._guard.refresh()
         self._conditions.look(wall_clock())
 
-    def _context(self, check_ins: CheckInWriter | None, records: RecordWriter | None) -> Context:
-        database = self._database
+    def _context(self) -> Context:
+        recording = self._recording
         nothing = NothingRecorded()
         return Context(
             root=self._settings.tree,
@@ -180,12 +172,12 @@ class Server:
             answers=Answers(self._settings.next_check_seconds),
             guard=self._guard,
             sender=FileSender(self._threads),
-            check_ins=nothing if check_ins is None else check_ins,
-            records=nothing if records is None else StoredRecords(records),
-            devices=nothing if database is None else StoredDevices(DeviceReader(database)),
+            check_ins=nothing if recording is None else recording.check_ins,
+            records=nothing if recording is None else StoredRecords(recording.intake),
+            devices=nothing if recording is None else StoredDevices(DeviceReader(recording.database)),
             rescan=self._watcher.request_rescan,
             clock=wall_clock,
-            database_state=_no_database if database is None else database.describe,
+            database_state=_no_database if recording is None else recording.describe,
             conditions=self._conditions,
             base_url=self._settings.base_url,
         )
@@ -208,8 +200,8 @@ class Server:
         """Take everything apart, in the order in which nothing is lost."""
         stop.set()
         await tasks.finish(_STOP_SECONDS)
-        if self._database is not None:
-            await self._database.close()
+        if self._recording is not None:
+            await self._recording.database.close()
         await asyncio.to_thread(self._scanner.close)
         self._threads.shutdown(wait=True)
         _log.info("stopped")
@@ -299,14 +291,25 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _conditions(guard: Guard, database: Database | None) -> Conditions:
+def _recording(settings: Settings, source: Source, live: Live) -> Recording:
+    return Recording.make(
+        source,
+        settings.state,
+        wall_clock,
+        lambda request: channel_of(live.current, request) if live.ready else None,
+        spool_megabytes=settings.spool_megabytes,
+        keep_months=settings.log_retention_months,
+    )
+
+
+def _conditions(guard: Guard, recording: Recording | None) -> Conditions:
     """Put together what can be wrong with a server."""
     conditions = Conditions()
     conditions.watch("tokens_not_reloaded", lambda: guard.tokens.error)
     if (secrets := guard.secrets) is not None:
         conditions.watch("secrets_not_reloaded", lambda: secrets.error)
-    if database is not None:
-        conditions.watch("database_away", lambda: database.detail if database.state is State.AWAY else None)
+    if recording is not None:
+        recording.watch(conditions)
     return conditions
 
 

@@ -1,31 +1,118 @@
-"""What the routes' ports stand for: the store, or nothing where there is no database."""
+"""What the routes' ports stand for: the store, or nothing where there is no database; and the store's own tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from repo_server.conditions import Conditions
 from repo_server.core.wire import CheckRequest, UpdateRecord
 from repo_server.routes.context import RecordsUnavailable, Rejected
 from repo_server.store import DatabaseAway
+from repo_server.store.checkins import ChannelOf, CheckInWriter
+from repo_server.store.counters import Counters
+from repo_server.store.database import Database, State
 from repo_server.store.devices import DeviceReader
-from repo_server.store.records import RecordWriter
+from repo_server.store.entries import Records
+from repo_server.store.intake import Intake
+from repo_server.store.source import Source
+from repo_server.store.spool import Spool
+from repo_server.store.upkeep import Upkeep
+from repo_server.supervise import Tasks
 
+SPOOL_NAME = "spool"
+"""Folder in the state folder."""
+_MEGABYTE = 1_000_000
 _Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Everything that a server with a database remembers with."""
+
+    database: Database
+    counters: Counters
+    check_ins: CheckInWriter
+    intake: Intake
+    upkeep: Upkeep
+
+    @classmethod
+    def make(
+        cls,
+        source: Source,
+        state: Path,
+        clock: Callable[[], datetime],
+        channel_of: ChannelOf,
+        *,
+        spool_megabytes: int,
+        keep_months: int,
+    ) -> Recording:
+        """Put the parts together; nothing is touched before ``start``."""
+        database, counters = Database(source, clock), Counters()
+        return cls(
+            database,
+            counters,
+            CheckInWriter(database, counters, channel_of),
+            Intake(database, Spool(state / SPOOL_NAME, spool_megabytes * _MEGABYTE), counters),
+            Upkeep(database, clock, keep_months),
+        )
+
+    def start(self, tasks: Tasks, stop: asyncio.Event) -> None:
+        """Start what works in the background."""
+        tasks.start("the database", self.database.supervise(stop))
+        tasks.start("writing check-ins", self.check_ins.run(stop))
+        tasks.start("writing records", self.intake.run(stop))
+        tasks.start("the database's upkeep", self.upkeep.run(stop))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the state for ``/readyz``."""
+        spool = self.intake.spool
+        return self.database.describe() | {"spool": {"entries": spool.entries, "bytes": spool.size}}
+
+    def watch(self, conditions: Conditions) -> None:
+        """Have it said when something is wrong here."""
+        database, counters, spool = self.database, self.counters, self.intake.spool
+        conditions.watch("database_away", lambda: database.detail if database.state is State.AWAY else None)
+        conditions.watch("database_refuses_writes", lambda: counters.failing if database.ready else None)
+        conditions.watch(
+            "records_spooled",
+            lambda: f"{spool.entries} reports wait in {spool.folder} for the database" if spool.entries else None,
+        )
+        conditions.watch(
+            "spool_full",
+            lambda: (
+                f"{spool.folder} holds {spool.size} bytes and takes no more; agents keep their reports"
+                if counters.spool_full
+                else None
+            ),
+        )
+        conditions.watch(
+            "records_lost",
+            lambda: (
+                f"{counters.records_lost} acknowledged reports were refused by the database, {spool.damaged} files of "
+                f"the spool were damaged; see {spool.folder}"
+                if counters.records_lost or spool.damaged
+                else None
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecords:
     """Update log records in PostgreSQL."""
 
-    writer: RecordWriter
+    intake: Intake
 
     async def store(self, device_id: str, records: Sequence[UpdateRecord], now: datetime) -> tuple[Rejected, ...]:
         """Store records, as the port says."""
-        refused = await _translated(self.writer.store(device_id, records, now))
-        return tuple(Rejected(item.record, "refused_by_database", item.message) for item in refused)
+        refused = await _translated(self.intake.put(Records(device_id, now, tuple(records))))
+        return tuple(
+            Rejected(record, "refused_by_database", item.message) for item in refused for record in item.entry.records
+        )
 
 
 @dataclass(frozen=True, slots=True)

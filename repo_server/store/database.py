@@ -72,6 +72,11 @@ class Database:
         """Return the state for ``/readyz``; the reason is in the log, for it may name hosts."""
         return {"state": self.state, "since": self.since}
 
+    @property
+    def ready(self) -> bool:
+        """Whether it can be used, as far as is known."""
+        return self._ready.is_set()
+
     async def wait_ready(self) -> None:
         """Wait until the database can be used."""
         await self._ready.wait()

@@ -32,8 +32,11 @@ def migrate(conninfo: str, *, from_start: bool = False) -> None:
     )
     try:
         with engine.connect() as lock:
+            # Converting a table with years of rows takes as long as it takes.
+            lock.exec_driver_sql("SET idle_in_transaction_session_timeout = 0")
             lock.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
             with engine.begin() as connection:
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 config.attributes["connection"] = connection
                 if from_start:
                     command.stamp(config, "base", purge=True)

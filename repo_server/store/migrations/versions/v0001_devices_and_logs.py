@@ -66,12 +66,21 @@ def upgrade() -> None:
     )
     for column in ("record_id uuid", "error_code varchar(64)", "received_at timestamptz DEFAULT current_timestamp"):
         op.execute(f"ALTER TABLE agent_update_status_log ADD COLUMN IF NOT EXISTS {column}")
-    op.execute("CREATE UNIQUE INDEX IF NOT EXISTS idx_agentupdatelog_record ON agent_update_status_log (record_id)")
+    op.execute(
+        """
+        DO $$ BEGIN
+            -- Partitioned (0002) when all steps are run again because somebody dropped another table.
+            IF (SELECT relkind FROM pg_class WHERE oid = 'agent_update_status_log'::regclass) = 'r' THEN
+                CREATE UNIQUE INDEX IF NOT EXISTS idx_agentupdatelog_record ON agent_update_status_log (record_id);
+                CREATE INDEX IF NOT EXISTS idx_agentupdatelog_status ON agent_update_status_log (status);
+            END IF;
+        END $$
+        """
+    )
     op.execute(
         "CREATE INDEX IF NOT EXISTS idx_agentupdatelog_device_time"
         " ON agent_update_status_log (device_id, attempt_timestamp DESC)"
     )
-    op.execute("CREATE INDEX IF NOT EXISTS idx_agentupdatelog_status ON agent_update_status_log (status)")
     op.execute(
         """
         CREATE TABLE IF NOT EXISTS event_log (

@@ -1,0 +1,54 @@
+"""One device, one row: a device that changed its id keeps its row and its history (L53, design §7)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import psycopg
+
+from repo_server.store.database import Connection
+
+_log = logging.getLogger(__name__)
+
+# The most recently seen of the former ids becomes the new one, unless the new one is known already.
+_CHANGE = """
+WITH change AS (
+    SELECT DISTINCT ON (t.device_id) t.device_id AS new_id, d.device_id AS old_id
+    FROM unnest(%(new)s::uuid[], %(old)s::uuid[]) AS t (device_id, former)
+    JOIN {table} AS d ON d.device_id = t.former
+    WHERE NOT EXISTS (SELECT FROM devices AS known WHERE known.device_id = t.device_id)
+      AND NOT EXISTS (SELECT FROM unregistered_devices AS known WHERE known.device_id = t.device_id)
+    ORDER BY t.device_id, d.last_agent_checkin DESC NULLS LAST
+), single AS (
+    SELECT DISTINCT ON (old_id) new_id, old_id FROM change ORDER BY old_id, new_id
+), renamed AS (
+    UPDATE {table} AS d
+    SET device_id = single.new_id,
+        name = CASE WHEN d.name = single.old_id::text THEN single.new_id::text ELSE d.name END,
+        previous_ids = array_append(coalesce(d.previous_ids, '{{}}'), single.old_id)
+    FROM single WHERE d.device_id = single.old_id
+    RETURNING single.new_id, single.old_id
+), keys AS (
+    UPDATE agent_update_record_ids AS r SET device_id = renamed.new_id
+    FROM renamed WHERE r.device_id = renamed.old_id AND NOT EXISTS (
+        SELECT FROM agent_update_record_ids AS k WHERE k.device_id = renamed.new_id AND k.record_id = r.record_id)
+)
+UPDATE agent_update_status_log AS l SET device_id = renamed.new_id
+FROM renamed WHERE l.device_id = renamed.old_id
+"""
+
+
+async def rename(connection: Connection, changes: Sequence[tuple[str, str]]) -> None:
+    """Give rows their devices' new ids; ``changes`` are (new, former).
+
+    Where other tables hold on to the old id, or the database distributes rows by it, the row cannot get another id:
+    then the device gets a second row, which names the first in ``previous_ids``.
+    """
+    values = {"new": [new for new, _ in changes], "old": [old for _, old in changes]}
+    for table in ("devices", "unregistered_devices"):
+        try:
+            async with connection.transaction():
+                await connection.execute(_CHANGE.format(table=table), values)
+        except (psycopg.IntegrityError, psycopg.NotSupportedError) as error:
+            _log.warning("rows of devices with new ids stay under the old ones: %s", error)

@@ -1,0 +1,207 @@
+"""Monthly partitions of the logs: made ahead of time, dropped when they are old (design §7).
+
+Rows of a month that has no partition (a clock that jumped, rows from before there were partitions) lie in the default
+partition, and move when their month gets one. Nothing is dropped because a clock says so once: a partition goes only
+when it was found expired in ``LOOKS`` looks, ``LOOK_SECONDS`` apart, and a look that finds it within its time again
+forgets the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TypeAlias
+
+from psycopg import sql
+
+from repo_server.store.database import Connection
+
+LOOKS = 24
+LOOK_SECONDS = 3600.0
+_AHEAD = 2
+"""Months after the current one that have a partition."""
+_NAME = re.compile(r".+_y(\d{4})m(\d{2})")
+_LOCK_MILLISECONDS = 5000
+"""Attaching and dropping ask for strong locks; what waits behind them must not wait long."""
+
+_MOVE = """
+WITH moved AS (DELETE FROM {default} WHERE {key} >= {start} AND {key} < {end} RETURNING *)
+INSERT INTO {new} SELECT * FROM moved
+"""
+
+_log = logging.getLogger(__name__)
+
+Month: TypeAlias = date
+"""Its first day."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionedLog:
+    """A log that is partitioned by month."""
+
+    table: str
+    key: str
+    """The column with the time, in UTC."""
+    forget: str | None = None
+    """A table of keys that leave with the rows; it has ``received_at``."""
+
+    @property
+    def default(self) -> str:
+        """Name of the partition of all other months."""
+        return f"{self.table}_default"
+
+
+LOGS = (
+    PartitionedLog("agent_update_status_log", "received_at", "agent_update_record_ids"),
+    PartitionedLog("event_log", "occurred_at"),
+)
+
+
+def month_of(instant: datetime) -> Month:
+    """Return the month of an instant, in UTC."""
+    return instant.astimezone(UTC).date().replace(day=1)
+
+
+def shifted(month: Month, by: int) -> Month:
+    """Return the month ``by`` months later, within the calendar."""
+    count = min(max(month.year * 12 + month.month - 1 + by, 12), 9999 * 12 + 11)
+    return date(count // 12, count % 12 + 1, 1)
+
+
+def name_of(log: PartitionedLog, month: Month) -> str:
+    """Return the name of a month's partition."""
+    return f"{log.table}_y{month.year:04}m{month.month:02}"
+
+
+def month_named(partition: str) -> Month | None:
+    """Return whose partition this is, or ``None`` for one that is not ours."""
+    found = _NAME.fullmatch(partition)
+    return date(int(found[1]), int(found[2]), 1) if found and 1 <= int(found[2]) <= 12 else None  # noqa: PLR2004 -- months
+
+
+async def prepare(connection: Connection, log: PartitionedLog, now: datetime, keep_months: int) -> list[str]:
+    """Make the partitions of this month, the next two, and of past months whose rows lie in the default partition."""
+    await _short_locks(connection)
+    have = set(await _partitions(connection, log))
+    current = month_of(now)
+    wanted = {shifted(current, ahead) for ahead in range(_AHEAD + 1)}
+    oldest = shifted(current, -keep_months)
+    wanted |= {month for month in await _months_in_default(connection, log) if oldest <= month < current}
+    made = []
+    for month in sorted(wanted):
+        name = name_of(log, month)
+        if name not in have:
+            await _make(connection, log, name, month)
+            made.append(name)
+    return made
+
+
+async def expire(connection: Connection, log: PartitionedLog, now: datetime, keep_months: int) -> list[str]:
+    """Drop what has been found older than ``keep_months`` often enough; return the names."""
+    await _short_locks(connection)
+    cutoff = shifted(month_of(now), -keep_months)
+    old = [
+        name
+        for name in await _partitions(connection, log)
+        if (month := month_named(name)) is not None and month < cutoff
+    ]
+    if await _default_is_older(connection, log, cutoff):
+        old.append(log.default)
+    due = await _count_looks(connection, log, old, now)
+    for name in due:
+        if name == log.default:
+            await connection.execute(_delete_before(log.default, log.key), (_start(cutoff),))
+        else:
+            await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+        await connection.execute("DELETE FROM expired_partitions WHERE partition_name = %s", (name,))
+    if due and log.forget is not None:
+        await connection.execute(_delete_before(log.forget, "received_at"), (_start(cutoff),))
+    return due
+
+
+async def _count_looks(connection: Connection, log: PartitionedLog, old: list[str], now: datetime) -> list[str]:
+    """Note that these are expired, and return those that were so often enough."""
+    await connection.execute(
+        "DELETE FROM expired_partitions WHERE left(partition_name, %s) = %s AND NOT partition_name = ANY(%s)",
+        (len(log.table), log.table, old),
+    )
+    due = []
+    for name in old:
+        cursor = await connection.execute(
+            """
+            INSERT INTO expired_partitions AS e (partition_name, looks, looked_at) VALUES (%(name)s, 1, %(now)s)
+            ON CONFLICT (partition_name) DO UPDATE SET looked_at = excluded.looked_at, looks = e.looks +
+                -- Several servers look; one look an hour counts. A clock that was put back counts again.
+                CASE WHEN excluded.looked_at - e.looked_at BETWEEN interval '0' AND %(pause)s THEN 0 ELSE 1 END
+            RETURNING looks
+            """,
+            {"name": name, "now": now, "pause": f"{0.9 * LOOK_SECONDS} seconds"},
+        )
+        row = await cursor.fetchone()
+        looks = 0 if row is None else int(row[0])
+        if looks == 1:
+            _log.info("%s is older than logs are kept; it is dropped in a day if the clock still says so then", name)
+        if looks > LOOKS:
+            due.append(name)
+    return due
+
+
+async def _make(connection: Connection, log: PartitionedLog, name: str, month: Month) -> None:
+    """Make a partition with the rows that belong to it; writers wait for it, readers do not."""
+    start, end = _start(month), _start(shifted(month, 1))
+    names = {
+        "new": sql.Identifier(name),
+        "log": sql.Identifier(log.table),
+        "default": sql.Identifier(log.default),
+        "key": sql.Identifier(log.key),
+        "start": sql.Literal(start.isoformat()),
+        "end": sql.Literal(end.isoformat()),
+    }
+    for statement in (
+        # Of the log as a whole: a row that was on its way to the default partition would be refused there.
+        "LOCK TABLE {log} IN SHARE ROW EXCLUSIVE MODE",
+        "CREATE TABLE {new} (LIKE {log} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)",
+        _MOVE,
+        "ALTER TABLE {log} ATTACH PARTITION {new} FOR VALUES FROM ({start}) TO ({end})",
+    ):
+        await connection.execute(sql.SQL(statement).format(**names))
+
+
+async def _partitions(connection: Connection, log: PartitionedLog) -> list[str]:
+    cursor = await connection.execute(
+        "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
+        " WHERE i.inhparent = %s::regclass ORDER BY c.relname",
+        (log.table,),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def _months_in_default(connection: Connection, log: PartitionedLog) -> Iterable[Month]:
+    query = sql.SQL(
+        "SELECT DISTINCT date_trunc('month', {key} AT TIME ZONE 'UTC')::date FROM {default}"
+        " WHERE {key} BETWEEN '2000-01-01Z' AND '2999-12-31Z'"
+    ).format(key=sql.Identifier(log.key), default=sql.Identifier(log.default))
+    return [row[0] for row in await (await connection.execute(query)).fetchall()]
+
+
+async def _default_is_older(connection: Connection, log: PartitionedLog, cutoff: Month) -> bool:
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {default} WHERE {key} < %s)").format(
+        key=sql.Identifier(log.key), default=sql.Identifier(log.default)
+    )
+    row = await (await connection.execute(query, (_start(cutoff),))).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _delete_before(table: str, key: str) -> sql.Composed:
+    return sql.SQL("DELETE FROM {} WHERE {} < %s").format(sql.Identifier(table), sql.Identifier(key))
+
+
+def _start(month: Month) -> datetime:
+    return datetime(month.year, month.month, 1, tzinfo=UTC)
+
+
+async def _short_locks(connection: Connection) -> None:
+    await connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_MILLISECONDS)))

@@ -1,0 +1,20 @@
+"""Whose ``devices`` this is: our own, or the wider one of CommandIT, whose rows only CommandIT can make (design §7)."""
+
+from __future__ import annotations
+
+from repo_server.store.database import Connection
+
+_OURS = """
+SELECT NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'devices'::regclass AND attnum > 0 AND NOT attisdropped
+    AND attnotnull AND NOT atthasdef AND attidentity = '' AND attname <> 'device_id')
+"""
+
+
+async def devices_are_ours(connection: Connection) -> bool:
+    """Whether rows can be made in ``devices``: nothing but the id is asked for.
+
+    In CommandIT's own table a row needs an organisation, serial number and more that an agent does not know, so there
+    the rows that CommandIT made are updated, and all other devices are kept in ``unregistered_devices``.
+    """
+    row = await (await connection.execute(_OURS)).fetchone()
+    return row is not None and bool(row[0])

@@ -1,0 +1,82 @@
+"""The database's housekeeping: partitions ahead of time, old logs out (design §7)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from repo_server.store import DatabaseAway
+from repo_server.store.database import Connection, Database
+from repo_server.store.partitions import LOGS, LOOK_SECONDS, PartitionedLog, expire, prepare
+
+_WORK_SECONDS = 60.0
+_AGAIN_SECONDS = 60.0
+_LOCK = 0x75706B656570
+"""Advisory lock: of several servers on one PostgreSQL, one at a time keeps house."""
+
+_Work: TypeAlias = Callable[[Connection, PartitionedLog, datetime, int], Awaitable[list[str]]]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """Keeps the logs' partitions; a fault in it is logged and tried again, and harms nobody."""
+
+    database: Database
+    clock: Callable[[], datetime]
+    keep_months: int
+    """Whole months that are kept besides the current one."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look once an hour, and soon again where that failed, until ``stop`` is set."""
+        while not stop.is_set():
+            await _first_of(stop.wait(), self.database.wait_ready())
+            if stop.is_set():
+                return
+            seconds = LOOK_SECONDS if await self.look() else _AGAIN_SECONDS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), seconds)
+
+    async def look(self) -> bool:
+        """Make what is missing and drop what is too old; return whether all of it could be done."""
+        now = self.clock()
+        well = True
+        for log in LOGS:
+            for work, what in ((prepare, "new partitions"), (expire, "dropped, older than logs are kept")):
+                try:
+                    done = await self.database.run(_alone(work, log, now, self.keep_months), _WORK_SECONDS)
+                except DatabaseAway as error:
+                    _log.warning("upkeep of %s has to wait: %s", log.table, error)
+                    return False
+                except Exception:  # noqa: BLE001 -- rows go to the default partition meanwhile
+                    _log.exception("upkeep of %s failed; rows go to %s meanwhile", log.table, log.default)
+                    well = False
+                    continue
+                if done:
+                    _log.info("%s: %s", what, ", ".join(done), extra={"event": "partitions"})
+        return well
+
+
+def _alone(work: _Work, log: PartitionedLog, now: datetime, keep_months: int) -> Callable[[Connection], Any]:
+    """Do it unless another server does it right now."""
+
+    async def guarded(connection: Connection) -> list[str]:
+        row = await (await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))).fetchone()
+        return await work(connection, log, now, keep_months) if row is not None and row[0] else []
+
+    return guarded
+
+
+async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
