@@ -33,18 +33,32 @@ _Key: TypeAlias = tuple[str, str, str, str, tuple[ComponentState, ...], tuple[Ch
 _encoder = msgspec.json.Encoder()
 
 
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """An answer to a check."""
+
+    body: bytes
+    offered: msgspec.Raw | None
+    """Names and versions in the answer, as JSON for the audit (NFR-AUD-001); ``None``: nothing is offered."""
+
+
+class _Offered(msgspec.Struct, frozen=True, gc=False):
+    name: str
+    version: str
+    action: str
+
+
 @dataclass(slots=True)
 class Answers:
     """Makes answers, and remembers those that do not depend on the device's id or the time."""
 
     next_check_seconds: int
     _generation: int = 0
-    _remembered: dict[_Key, bytes] = field(default_factory=dict)
+    _remembered: dict[_Key, Answer] = field(default_factory=dict)
 
     def answer(
         self, snapshot: Snapshot, request: CheckRequest, device_id: str | None, base: str, now: datetime
-    ) -> bytes:
-        """Return the response's body; raise ``RequestInvalid`` or ``DeviceIdInvalid``.
+    ) -> Answer:
+        """Return the response; raise ``RequestInvalid`` or ``DeviceIdInvalid``.
 
         ``device_id`` is normalised; ``base`` is what absolute URLs start with.
         """
@@ -64,12 +78,18 @@ class Answers:
             return known
         decision = decide(snapshot.catalogue, device_of(request), now)
         body = _encoder.encode(response(decision, base, self.next_check_seconds, snapshot.generation))
+        answer = Answer(body, _summary(decision))
         if decision.universal:
             if len(self._remembered) >= MAX_REMEMBERED:
                 # Something unusual is going on (hostile Hosts, say); starting again costs one decision per answer.
                 self._remembered = {}
-            self._remembered[key] = body
-        return body
+            self._remembered[key] = answer
+        return answer
+
+
+def _summary(decision: Decision) -> msgspec.Raw | None:
+    offers = [_Offered(offer.release.component, offer.release.version.text, offer.action) for offer in decision.offers]
+    return msgspec.Raw(_encoder.encode(offers)) if offers else None
 
 
 def _assignments(policy: ChannelPolicy, request: CheckRequest, device_id: str | None) -> tuple[Channel | None, ...]:

@@ -15,19 +15,27 @@ import contextlib
 import gc
 import logging
 import os
+import random
+import resource
 import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import uvicorn
 
 from repo_server.answers import Answers, channel_of
+from repo_server.audit import Audit
 from repo_server.auth import KeyFile, parse_secrets
 from repo_server.conditions import Conditions
+from repo_server.connections import RESERVED_DESCRIPTORS, Connections
+from repo_server.exposition import Exposition
+from repo_server.figures import of_catalogue, of_traffic
 from repo_server.files import FileSender
 from repo_server.guard import Guard
 from repo_server.live import Live
@@ -41,14 +49,16 @@ from repo_server.statefolder import held, prepare
 from repo_server.store.devices import DeviceReader
 from repo_server.store.embedded import EmbeddedPostgres
 from repo_server.store.source import GivenServer, Source
-from repo_server.supervise import Tasks, every
+from repo_server.supervise import Tasks, every, regularly
 from repo_server.tokens import TOKENS_NAME, parse_tokens
+from repo_server.traffic import Traffic
 from repo_server.watch import Watcher, WatchOptions
 
 _BACKLOG = 2048
 _FILE_THREADS = 16
 _LOOK_SECONDS = 1.0
 """How soon a changed file (secrets, tokens) is in force, and a condition is said."""
+_HAND_OVER_SECONDS = 0.2
 _STOP_SECONDS = 15.0
 _GC_THRESHOLD = 50_000
 
@@ -91,8 +101,10 @@ def serve(settings: Settings, say: Callable[[str], None]) -> bool:
     tokens = KeyFile(settings.state / TOKENS_NAME, parse_tokens, optional=True)
     tokens.load()
     source = _source(settings)
+    traffic = Traffic.make(settings, wall_clock, random.random)
+    guard = Guard(secrets, tokens, traffic.limits, settings.public_tree)
     with held(settings.state), _listening(settings) as listener:
-        server = Server(settings, Guard(secrets, tokens, settings.public_tree), source, say)
+        server = Server(settings, guard, traffic, source, say)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(server.run(listener))
 
@@ -100,13 +112,17 @@ def serve(settings: Settings, say: Callable[[str], None]) -> bool:
 class Server:
     """One running server."""
 
-    def __init__(self, settings: Settings, guard: Guard, source: Source | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, guard: Guard, traffic: Traffic, source: Source | None, say: Callable[[str], None]
+    ) -> None:
         self._settings = settings
         self._guard = guard
+        self._traffic = traffic
+        self._connections = Connections(_most_connections(settings.max_connections), monotonic)
         self._say = say
         self._live = Live()
         self._recording = None if source is None else _recording(settings, source, self._live)
-        self._conditions = _conditions(guard, self._recording)
+        self._conditions = _conditions(guard, traffic, self._recording)
         self._scanner = Scanner(settings.tree, settings.state, ScanOptions())
         self._looked = asyncio.Event()
         self._watcher = Watcher(
@@ -116,10 +132,13 @@ class Server:
 
     async def run(self, listener: socket.socket) -> bool:
         """Serve on a listening socket until a signal comes or a part of the server fails."""
-        http = _Http(self._config(Application(self._context())))
+        application = Application(self._context())
+        http = _Http(self._config(application))
         stop = asyncio.Event()
         tasks = Tasks(on_failure=http.leave)
         _on_signals(http)
+        self._traffic.audit.start()
+        _on_hangup(self._traffic.audit)
         self._start(tasks, stop)
         if self._recording is not None:
             self._recording.start(tasks, stop)
@@ -136,7 +155,7 @@ class Server:
         config = uvicorn.Config(
             application,
             interface="asgi3",
-            http=LimitedHttp,
+            http=partial(LimitedHttp, connections=self._connections, short_way=application),  # type: ignore[arg-type]  # called like the class
             ws="none",
             lifespan="off",
             log_config=None,
@@ -157,6 +176,8 @@ class Server:
     def _start(self, tasks: Tasks, stop: asyncio.Event) -> None:
         tasks.start("watching the tree", self._watcher.run(stop))
         tasks.start("watching what can change", every(_LOOK_SECONDS, stop, self._look_around))
+        tasks.start("handing audit lines over", regularly(_HAND_OVER_SECONDS, stop, self._traffic.audit.hand_over))
+        tasks.start("closing idle connections", regularly(_LOOK_SECONDS, stop, self._connections.sweep))
 
     def _look_around(self) -> None:
         """Take up files that changed, and say what is wrong with the server."""
@@ -179,7 +200,18 @@ class Server:
             clock=wall_clock,
             database_state=_no_database if recording is None else recording.describe,
             conditions=self._conditions,
+            traffic=self._traffic,
+            exposition=self._exposition(),
+            public_metrics=self._settings.public_metrics,
             base_url=self._settings.base_url,
+        )
+
+    def _exposition(self) -> Exposition:
+        return Exposition(
+            [
+                lambda: of_traffic(self._traffic, self._connections),
+                lambda: of_catalogue(self._live, self._conditions, wall_clock),
+            ]
         )
 
     async def _announce(self, http: _Http, listener: socket.socket) -> None:
@@ -204,6 +236,7 @@ class Server:
             await self._recording.database.close()
         await asyncio.to_thread(self._scanner.close)
         self._threads.shutdown(wait=True)
+        await asyncio.to_thread(self._traffic.audit.close)
         _log.info("stopped")
 
 
@@ -239,6 +272,24 @@ def _on_signals(http: _Http) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told, number)
+
+
+def _on_hangup(audit: Audit) -> None:
+    def told() -> None:
+        _log.info("SIGHUP: opening the audit's files again")
+        audit.reopen()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told)
+
+
+def _most_connections(wanted: int) -> int:
+    """Raise the process's limit of descriptors as far as it goes, and return how many connections fit into it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = min(wanted, hard - RESERVED_DESCRIPTORS)
+    if most < wanted:
+        _log.warning("%d descriptors leave room for %d connections; see LimitNOFILE= or ulimit -n", hard, most)
+    return most
 
 
 def _source(settings: Settings) -> Source | None:
@@ -302,12 +353,13 @@ def _recording(settings: Settings, source: Source, live: Live) -> Recording:
     )
 
 
-def _conditions(guard: Guard, recording: Recording | None) -> Conditions:
+def _conditions(guard: Guard, traffic: Traffic, recording: Recording | None) -> Conditions:
     """Put together what can be wrong with a server."""
     conditions = Conditions()
     conditions.watch("tokens_not_reloaded", lambda: guard.tokens.error)
     if (secrets := guard.secrets) is not None:
         conditions.watch("secrets_not_reloaded", lambda: secrets.error)
+    conditions.watch("audit_not_written", lambda: traffic.audit.error)
     if recording is not None:
         recording.watch(conditions)
     return conditions

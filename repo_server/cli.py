@@ -14,6 +14,8 @@ import click
 from repo_server.app import StartError, TlsUnusable, serve, wall_clock
 from repo_server.auth import CredentialsInvalid, Role
 from repo_server.logs import configure
+from repo_server.openapi import document
+from repo_server.operations import API
 from repo_server.settings import (
     CONFIG,
     ENVIRONMENT_PREFIX,
@@ -44,12 +46,12 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option per setting, so that none can be missing."""
     for option in reversed(options()):
         name = "--" + option.name.replace("_", "-")
-        shown = "" if option.flag or option.default is None else f"  [default: {option.default}]"
+        shown = "" if option.flag or option.default in {None, ()} else f"  [default: {option.default}]"
         text = f"{option.help}{shown}"
         command = (
             click.option(f"{name}/--not-{name[2:]}", option.name, default=None, help=text)
             if option.flag
-            else click.option(name, option.name, default=None, metavar="VALUE", help=text)
+            else click.option(name, option.name, default=None, metavar="VALUE", help=text, multiple=option.repeatable)
         )(command)
     return click.option(f"--{CONFIG}", CONFIG, default=None, metavar="FILE", help="TOML file with settings.")(command)
 
@@ -58,7 +60,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 @_with_settings
 def serve_command(**flags: object) -> None:
     """Answer agents until SIGTERM or SIGINT."""
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value not in {None, ()}}
     try:
         settings = read_settings(given, os.environ)
         configure(settings.log_level)
@@ -87,6 +89,12 @@ def _say_what_is_not_there(settings: Settings) -> None:
         )
         _log.warning(message)
         click.echo(f"note: {message}")
+
+
+@main.command("openapi")
+def openapi_command() -> None:
+    """Print the description of the HTTP API (OpenAPI 3.1), as /v1/openapi.json serves it."""
+    click.echo(json.dumps(document(API), indent=2, ensure_ascii=False))
 
 
 @main.group()

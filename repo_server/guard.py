@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from repo_server.auth import KeyFile, Role
 from repo_server.core.wire import SECRET_HEADER
 from repo_server.http import Call, HttpError
+from repo_server.limits import Limits
 
 _SECRET = SECRET_HEADER.lower().encode()
 
@@ -17,6 +18,7 @@ class Guard:
 
     secrets: KeyFile | None
     tokens: KeyFile
+    limits: Limits
     public_tree: bool = False
 
     def refresh(self) -> None:
@@ -29,12 +31,22 @@ class Guard:
         """Return the id of the agent's secret; raise ``HttpError`` 401 (NFR-SRV-010)."""
         if self.secrets is None:
             return None
+        self.limits.listen(call.address, call.began)
         presented = call.header(_SECRET)
         name = None if presented is None else self.secrets.keys.match(presented)
         if name is None:
+            self._failed(call)
             what = "is missing" if presented is None else "is not one of the active secrets"
             raise HttpError(401, "unauthorized", f"the header {SECRET_HEADER} {what}")
+        call.auth = "success"
+        call.who = f"secret:{name}"
+        self.limits.succeeded(call.address)
+        self.limits.secret(name, call.began)
         return name
+
+    def _failed(self, call: Call) -> None:
+        call.auth = "failure"
+        self.limits.failed(call.address, call.began)
 
     def tree_reader(self, call: Call) -> None:
         """Let an agent in, or anybody if the tree is public."""
@@ -45,14 +57,19 @@ class Guard:
         """Return the name of the operator's token; raise ``HttpError`` 401, or 403 if its role does not suffice."""
         if self.secrets is None:
             return None
+        self.limits.listen(call.address, call.began)
         kind, _, presented = (call.header(b"authorization") or "").partition(" ")
         keys = self.tokens.keys
         name = keys.match(presented.strip()) if kind.lower() == "bearer" else None
         if name is None:
+            self._failed(call)
             message = (
                 "an operator's token is needed: Authorization: Bearer …; make one with: repo-server token add NAME"
             )
             raise HttpError(401, "unauthorized", message, {"www-authenticate": 'Bearer realm="repo-server"'})
+        call.auth = "success"
+        call.who = f"token:{name}"
+        self.limits.succeeded(call.address)
         if not keys.roles[name].covers(needed):
             raise HttpError(
                 403, "forbidden", f"the token {name!r} has the role {keys.roles[name]}; this needs {needed}"

@@ -58,10 +58,24 @@ class Call:
     scope: Scope
     receive: Receive
     send: Send
-    started: bool = False
-    """Whether the response has begun, so that no other can be sent."""
+    address: str = ""
+    """The client's; "" behind a Unix socket."""
+    began: float = 0.0
+    """When, by a clock that only goes forward, in seconds."""
+    scheme: str = "http"
+    """How the client asked: ``http`` or ``https``."""
+    status: int = 0
+    """Of the response, once it has begun; 0 before, so that no other can be sent after."""
+    who: str | None = None
+    """Whose credentials it came with: ``secret:`` and an id, or ``token:`` and a name."""
+    auth: str = "none"
+    asked: Any = None
+    """What was asked and what was answered, for the audit (NFR-AUD-001)."""
+    told: Any = None
+    error: HttpError | None = None
     body_done: bool = False
-    _headers: dict[bytes, bytes | None] | None = None
+    headers: dict[bytes, bytes | None] | None = None
+    """Each header's value, ``None`` for one that stands there twice; made when it is first needed."""
 
     @property
     def method(self) -> str:
@@ -70,12 +84,9 @@ class Call:
 
     def header(self, name: bytes) -> str | None:
         """Return a header that may stand once, or ``None``; raise ``HttpError`` if it stands twice."""
-        headers = self._headers
+        headers = self.headers
         if headers is None:
-            headers = {}
-            for key, value in self.scope["headers"]:
-                headers[key] = None if key in headers else value
-            self._headers = headers
+            headers = self.headers = single_headers(self.scope["headers"])
         if name not in headers:
             return None
         found = headers[name]
@@ -112,7 +123,7 @@ class Call:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin the response."""
-        self.started = True
+        self.status = status
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def answer(self, status: int, body: bytes, headers: Headers = (_JSON,)) -> None:
@@ -131,11 +142,8 @@ class Call:
         A body that has not been read is read and thrown away for a moment: a connection that is closed with
         unread bytes is reset, and the client would see that instead of the answer.
         """
-        body = msgspec.json.encode(ErrorBody(error.code, error.message))
-        headers = [_JSON, _NO_STORE, _NOSNIFF, (b"content-length", str(len(body)).encode())]
-        headers += [
-            (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()
-        ]
+        self.error = error
+        headers, body = error_response(error)
         unread = not self.body_done and self._has_body()
         if unread and "connection" not in error.headers:
             headers.append((b"connection", b"close"))
@@ -177,12 +185,28 @@ class Call:
             host = name if server[1] is None else f"{name}:{server[1]}"
         elif not _is_host(host):
             raise HttpError(400, "invalid_host", "the Host header is not a host's name or address with a port")
-        return f"{self.scope['scheme']}://{host}"
+        return f"{self.scheme}://{host}"
 
 
 @lru_cache(maxsize=256)
 def _is_host(text: str) -> bool:
     return _HOST.fullmatch(text) is not None
+
+
+def single_headers(headers: Headers) -> dict[bytes, bytes | None]:
+    """Return each header's value, ``None`` for one that stands there twice."""
+    found: dict[bytes, bytes | None] = {}
+    for name, value in headers:
+        found[name] = None if name in found else value
+    return found
+
+
+def error_response(error: HttpError) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Return headers and body that tell of an error (EH-SRV-001)."""
+    body = msgspec.json.encode(ErrorBody(error.code, error.message))
+    headers = [_JSON, _NO_STORE, _NOSNIFF, (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
+    return headers, body
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[_Value]) -> _Value:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+
+from repo_server.addresses import parse_network
+from repo_server.buckets import Rate
 
 ENVIRONMENT_PREFIX = "REPO_SERVER_"
 CONFIG = "config"
@@ -53,6 +56,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     poll: Annotated[bool, _help("Find changes by looking, for network file systems.")] = False
     tls_cert: Annotated[Path | None, _help("Certificate chain (PEM); with --tls-key serves https.")] = None
     tls_key: Annotated[Path | None, _help("Private key of the certificate (PEM).")] = None
+    trusted_proxy: Annotated[
+        tuple[str, ...], _help("Address or network (CIDR) of a proxy whose word on the client's address counts.")
+    ] = ()
+    proxy_header: Annotated[
+        Literal["x-forwarded-for", "forwarded"], _help("The one header in which trusted proxies say it.")
+    ] = "x-forwarded-for"
+    limit_address: Annotated[str, _help("Requests of one address, as COUNT/TIME (s, m, h) or off.")] = "50000/250s"
+    limit_secret: Annotated[str, _help("Requests with one secret.")] = "200000/10s"  # noqa: S105 -- a rate
+    limit_device: Annotated[str, _help("Requests of one device.")] = "60/1m"
+    limit_failures: Annotated[str, _help("Requests of one address with wrong credentials.")] = "20/1m"
+    max_connections: Annotated[int, _help("Connections; at the limit idle ones make room.", ge=16)] = 20000
+    audit_log: Annotated[Path | None, _help("File of audit lines; default: audit.log in the state folder.")] = None
+    audit_megabytes: Annotated[int, _help("Size at which the audit file is rotated.", ge=1)] = 100
+    audit_files: Annotated[int, _help("Older audit files that are kept.", ge=0, le=1000)] = 10
+    audit_stdout: Annotated[bool, _help("Audit lines also to standard output.")] = False
+    public_metrics: Annotated[bool, _help("Serve /metrics without an operator's token.")] = False
     next_check_seconds: Annotated[int, _help("When agents are told to ask again.", ge=10, le=7 * 86400)] = 14400
     shutdown_seconds: Annotated[int, _help("How long running downloads may finish on SIGTERM.", ge=0, le=86400)] = 30
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _help("Least level that is logged.")] = "info"
@@ -72,6 +91,8 @@ class Option:
     flag: bool
     """Whether it is on or off rather than a value."""
     default: object
+    repeatable: bool = False
+    """Whether it may be given several times; in the environment and in a file with commas between."""
 
 
 def options() -> tuple[Option, ...]:
@@ -80,7 +101,9 @@ def options() -> tuple[Option, ...]:
     for field, info in zip(msgspec.structs.fields(Settings), msgspec.inspect.type_info(Settings).fields, strict=True):  # type: ignore[attr-defined]  # a struct's type info has fields
         text = field.type.__metadata__[0].description
         default = None if field.required else field.default
-        described.append(Option(field.name, text, isinstance(info.default, bool), default))
+        described.append(
+            Option(field.name, text, isinstance(info.default, bool), default, isinstance(info.default, tuple))
+        )
     return tuple(described)
 
 
@@ -89,7 +112,9 @@ def read_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -
 
     ``flags`` holds only what was given on the command line, by the settings' names.
     """
-    names = {option.name for option in options()}
+    described = options()
+    names = {option.name for option in described}
+    repeatable = {option.name for option in described if option.repeatable}
     environ = {
         name: environment[f"{ENVIRONMENT_PREFIX}{name.upper()}"]
         for name in sorted({*names, CONFIG})
@@ -105,7 +130,8 @@ def read_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -
     ):
         for name, value in values.items():
             if name != CONFIG:
-                merged[name], origin[name] = value, source
+                merged[name] = value.split(",") if name in repeatable and isinstance(value, str) else value
+                origin[name] = source
     return _checked(_converted(merged, origin))
 
 
@@ -136,7 +162,7 @@ def _read_toml(path: Path, names: set[str]) -> dict[str, object]:
     if unknown:
         raise SettingsInvalid(f"{path}: unknown key {unknown[0]!r}; expected one of {', '.join(sorted(names))}")
     # Relative paths in a file mean the file's own folder, wherever the server is started from.
-    folders = {"tree", "state", "secrets", "online_key", "tls_cert", "tls_key"}
+    folders = {"tree", "state", "secrets", "online_key", "tls_cert", "tls_key", "audit_log"}
     return {
         name: str(path.parent / value) if name in folders and isinstance(value, str) else value
         for name, value in values.items()
@@ -170,7 +196,18 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsInvalid(f"--workers {settings.workers}: this version runs one process; use --workers 1")
     if settings.base_url is not None and not _BASE_URL.fullmatch(settings.base_url):
         raise SettingsInvalid(f"--base-url {settings.base_url!r}: expected http(s)://host[:port][/path]")
+    for name in ("limit_address", "limit_secret", "limit_device", "limit_failures"):
+        _read(name, Rate.parse, getattr(settings, name))
+    for network in settings.trusted_proxy:
+        _read("trusted_proxy", parse_network, network)
     return settings
+
+
+def _read(name: str, parse: Callable[[str], object], text: str) -> None:
+    try:
+        parse(text)
+    except ValueError as error:
+        raise SettingsInvalid(f"--{name.replace('_', '-')}: {error}") from None
 
 
 def check_exposure(settings: Settings) -> None:

@@ -43,6 +43,16 @@ class Tasks:
             await asyncio.wait(late, timeout=seconds)
 
 
+async def regularly(seconds: float, stop: asyncio.Event, work: Callable[[], None]) -> None:
+    """Do something quick on the event loop again and again until ``stop`` is set."""
+    while not stop.is_set():
+        work()
+        try:
+            await asyncio.wait_for(stop.wait(), seconds)
+        except TimeoutError:
+            continue
+
+
 async def every(seconds: float, stop: asyncio.Event, work: Callable[[], None]) -> None:
     """Do something in a worker thread again and again until ``stop`` is set."""
     while not stop.is_set():

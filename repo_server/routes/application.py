@@ -6,34 +6,50 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TypeAlias
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from repo_server.answers import PACKAGES
-from repo_server.http import Call, ClientGone, HttpError
-from repo_server.routes import catalogue, check, health, operator, packages, status
+from repo_server.http import CHECK_BODY_BYTES, Call, ClientGone, HttpError, error_response
+from repo_server.routes import catalogue, check, health, metrics, openapi, openapi, operator, packages, status
 from repo_server.routes.context import Context
 
 Handler: TypeAlias = Callable[[Context, Call], Awaitable[None]]
 
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A handler, what it is called in metrics, and which kind of request it is when there is no room for more."""
+
+    handler: Handler
+    name: str
+    gate: str = "other"
+    limited: bool = True
+    """Whether it counts for the limit per address; load balancers ask for health very often."""
+
+
 # Exact paths are one dictionary lookup, the check first among them: it is nearly all of the traffic (design §9).
-_EXACT: dict[str, Handler] = {
-    check.PATH: check.check,
-    status.PATH: status.status,
-    catalogue.PROBLEMS: catalogue.problems,
-    catalogue.CATALOGUE: catalogue.catalogue,
-    operator.DEVICES: operator.devices,
-    catalogue.RESCAN: catalogue.rescan,
-    "/healthz": health.healthz,
-    "/readyz": health.readyz,
+_EXACT: dict[str, Route] = {
+    check.PATH: Route(check.check, "check"),
+    status.PATH: Route(status.status, "status", "report"),
+    catalogue.PROBLEMS: Route(catalogue.problems, "problems", "query"),
+    catalogue.CATALOGUE: Route(catalogue.catalogue, "catalogue", "query"),
+    catalogue.RESCAN: Route(catalogue.rescan, "rescan", "query"),
+    openapi.PATH: Route(openapi.openapi, "openapi"),
+    operator.DEVICES: Route(operator.devices, "devices", "query"),
+    metrics.PATH: Route(metrics.metrics, "metrics", "query"),
+    "/healthz": Route(health.healthz, "healthz", limited=False),
+    "/readyz": Route(health.readyz, "readyz", limited=False),
 }
-_BELOW: tuple[tuple[str, Handler], ...] = (
-    (PACKAGES, packages.packages),
-    (packages.TREE, packages.tree),
-    (packages.METADATA, packages.metadata),
-    (f"{operator.DEVICES}/", operator.device),
+_BELOW: tuple[tuple[str, Route], ...] = (
+    (PACKAGES, Route(packages.packages, "package", "download")),
+    (packages.TREE, Route(packages.tree, "tree", "download")),
+    (packages.METADATA, Route(packages.metadata, "metadata", "download")),
+    (f"{operator.DEVICES}/", Route(operator.device, "device", "query")),
 )
+_OK = b"content-type: application/json\r\ncontent-length: %d\r\n"
 
 _log = logging.getLogger(__name__)
 
@@ -43,14 +59,24 @@ class Application:
     """Answers every request; nothing that goes wrong in a route ends a connection without an answer."""
 
     context: Context
+    short_path: bytes = check.PATH.encode()
+    short_bytes: int = CHECK_BODY_BYTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             raise RuntimeError(f"expected http, got {scope['type']}")
-        call = Call(scope, receive, send)
+        traffic = self.context.traffic
+        call = Call(scope, receive, send, traffic.proxies.address(scope), perf_counter(), traffic.proxies.scheme(scope))
+        route = _route(scope["path"])
+        gate = traffic.gates[route.gate]
+        gate.running += 1
         try:
-            await _route(scope["path"])(self.context, call)
+            if gate.running > gate.most:
+                raise traffic.turn_away(gate)  # noqa: TRY301 -- answered like every other error
+            if route.limited:
+                traffic.limits.address(call.address, call.began)
+            await route.handler(self.context, call)
         except ClientGone:
             _log.debug("the client hung up before its request was complete")
         except HttpError as error:
@@ -60,17 +86,59 @@ class Application:
             _log.warning("cut off: the server stops and its time is up", extra={"path": scope["path"]})
         except Exception:
             _log.exception("request failed", extra={"path": scope["path"], "method": scope["method"]})
-            if call.started:
+            if call.status:
                 raise
-            await call.fail(HttpError(500, "internal_error", "the server failed; its log says how"))
+            await call.fail(_internal_error())
+        finally:
+            gate.running -= 1
+            traffic.finished(call, route.name, perf_counter() - call.began)
+
+    def answer_at_once(self, scope: Scope, headers: dict[bytes, bytes | None], body: bytes) -> tuple[int, bytes, bytes]:
+        """Answer a check whose body is there, as ``protocol.ShortWay`` says."""
+        traffic = self.context.traffic
+        proxies = traffic.proxies
+        call = Call(scope, _no_receive, _no_send, proxies.address(scope), perf_counter(), proxies.scheme(scope))
+        call.headers = headers
+        try:
+            traffic.limits.address(call.address, call.began)
+            answer = check.answer_at_once(self.context, call, body)
+            call.status, head = 200, _OK % len(answer)
+        except HttpError as error:
+            head, answer = _failed(call, error)
+        except Exception:  # noqa: BLE001 -- nothing may end a connection without an answer
+            _log.exception("request failed", extra={"path": scope["path"], "method": scope["method"]})
+            head, answer = _failed(call, _internal_error())
+        traffic.finished(call, "check", perf_counter() - call.began)
+        return call.status, head, answer
 
 
-def _route(path: str) -> Handler:
-    handler = _EXACT.get(path)
-    if handler is not None:
-        return handler
-    return next((found for prefix, found in _BELOW if path.startswith(prefix)), _nothing_here)
+def _failed(call: Call, error: HttpError) -> tuple[bytes, bytes]:
+    call.status, call.error = error.status, error
+    headers, body = error_response(error)
+    return b"".join([b"%b: %b\r\n" % header for header in headers]), body
+
+
+def _internal_error() -> HttpError:
+    return HttpError(500, "internal_error", "the server failed; its log says how")
+
+
+async def _no_receive() -> Message:
+    raise RuntimeError("the body is there already")
+
+
+async def _no_send(_message: Message) -> None:
+    raise RuntimeError("the answer is returned, not sent")
+
+
+def _route(path: str) -> Route:
+    route = _EXACT.get(path)
+    if route is not None:
+        return route
+    return next((found for prefix, found in _BELOW if path.startswith(prefix)), _NOWHERE)
 
 
 async def _nothing_here(_context: Context, _call: Call) -> None:
     raise HttpError(404, "not_found", "there is no such endpoint")
+
+
+_NOWHERE = Route(_nothing_here, "none")

@@ -6,7 +6,7 @@ import msgspec
 
 from repo_server.core.errors import DeviceIdInvalid, FormatError
 from repo_server.core.identity import normalise_device_id
-from repo_server.core.wire import CheckRequest
+from repo_server.core.wire import CheckRequest, ComponentState
 from repo_server.http import CHECK_BODY_BYTES, Call, HttpError, decode, method_not_allowed, not_ready, require_json
 from repo_server.routes.context import Context
 
@@ -14,26 +14,70 @@ PATH = "/v1/check"
 _decoder = msgspec.json.Decoder(CheckRequest)
 
 
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """A check's parameters in the audit (NFR-AUD-001)."""
+
+    device_id: str | None
+    os: str
+    arch: str
+    channel: str
+    updater_version: str
+    components: tuple[ComponentState, ...]
+
+
 async def check(context: Context, call: Call) -> None:
     """Answer a device, and remember that it asked."""
     if call.method != "POST":
         raise method_not_allowed("POST")
+    base = _enter(context, call)
+    request, device_id = _understand(context, call, await call.body(CHECK_BODY_BYTES))
+    await context.traffic.share(call, device_id)
+    await call.answer(200, _decide(context, call, base, request, device_id))
+
+
+def answer_at_once(context: Context, call: Call, body: bytes) -> bytes:
+    """Return the answer to a check whose body is there: ``check`` without anything to wait for (design §9)."""
+    return _decide(context, call, _enter(context, call), *_understand(context, call, body))
+
+
+def _enter(context: Context, call: Call) -> str:
+    """Let an agent in by its headers alone; return what the URLs in its answer start with."""
     context.guard.agent(call)
     if not context.live.ready:
         raise not_ready()
     require_json(call)
-    base = call.base(context.base_url)
-    request = decode(await call.body(CHECK_BODY_BYTES), _decoder)
+    return call.base(context.base_url)
+
+
+def _understand(context: Context, call: Call, body: bytes) -> tuple[CheckRequest, str | None]:
+    """Return what is asked and the normalised id of the device; a device that asks too often is refused."""
+    request = decode(body, _decoder)
+    device_id = None
+    if request.device_id is not None:
+        try:
+            device_id = normalise_device_id(request.device_id)
+        except DeviceIdInvalid as error:
+            raise HttpError(422, error.code, error.message) from None
+    call.asked = Asked(
+        device_id, request.os, request.arch, request.release_channel, request.updater_version, request.components
+    )
+    if device_id is not None:
+        context.traffic.limits.device(call.address, device_id, call.began)
+    return request, device_id
+
+
+def _decide(context: Context, call: Call, base: str, request: CheckRequest, device_id: str | None) -> bytes:
     now = context.clock()
     try:
-        device_id = None if request.device_id is None else normalise_device_id(request.device_id)
-        body = context.answers.answer(context.live.current, request, device_id, base, now)
+        answer = context.answers.answer(context.live.current, request, device_id, base, now)
     except FormatError as error:
         raise HttpError(422, error.code, error.message) from None
+    call.told = answer.offered
+    context.traffic.requests.count_check(bool(answer.offered))
     if device_id is not None:
         previous = _previous(request, device_id) if request.previous_ids else ()
         context.check_ins.put(device_id, previous, request, now)
-    await call.answer(200, body)
+    return answer.body
 
 
 def _previous(request: CheckRequest, device_id: str) -> tuple[str, ...]:

@@ -11,9 +11,11 @@ from typing import Any, Protocol
 from repo_server.answers import Answers
 from repo_server.conditions import Conditions
 from repo_server.core.wire import CheckRequest, UpdateRecord
+from repo_server.exposition import Exposition
 from repo_server.files import FileSender
 from repo_server.guard import Guard
 from repo_server.live import Live
+from repo_server.traffic import Traffic
 
 
 class RecordsUnavailable(Exception):
@@ -73,4 +75,7 @@ class Context:
     clock: Callable[[], datetime]
     database_state: Callable[[], dict[str, Any]]
     conditions: Conditions
+    traffic: Traffic
+    exposition: Exposition
     base_url: str | None = None
+    public_metrics: bool = False

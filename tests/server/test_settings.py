@@ -43,20 +43,32 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path) -> No
 @pytest.mark.parametrize("option", options(), ids=lambda option: option.name)
 def test_every_setting_can_come_from_everywhere(option: object, tmp_path: Path) -> None:
     name = option.name  # type: ignore[attr-defined]
-    values = {
-        "port": 81, "workers": 1, "next_check_seconds": 77, "shutdown_seconds": 3, "log_level": "debug",
-        "base_url": "https://u.example", "tree": "/t2", "state": "/s2", "tls_cert": "/c", "tls_key": "/k",
-    }  # fmt: skip
-    value = True if option.flag else values.get(name, "/somewhere")  # type: ignore[attr-defined]
+    value = example(option)
     together = {"tls_cert": "tls_key", "tls_key": "tls_cert"}
     others = {**NEEDED, **({together[name]: "/other"} if name in together else {})}
     others.pop(name, None)
     literal = "true" if value is True else repr(value).replace("'", '"')
+    in_environment = ",".join(value) if isinstance(value, list) else str(value).lower()
     from_file = read_settings({**others, "config": write(tmp_path, f"{name} = {literal}\n")}, {})
-    from_environment = read_settings(others, {f"REPO_SERVER_{name.upper()}": str(value).lower()})
+    from_environment = read_settings(others, {f"REPO_SERVER_{name.upper()}": in_environment})
     from_flag = read_settings({**others, name: value}, {})
     expected = Path(value) if isinstance(getattr(from_flag, name), Path) else value
+    expected = tuple(value) if isinstance(value, list) else expected
     assert [getattr(found, name) for found in (from_file, from_environment, from_flag)] == [expected] * 3
+
+
+def example(option: object) -> object:
+    """Return a value for a setting that is not its default."""
+    name, default = option.name, option.default  # type: ignore[attr-defined]
+    values = {
+        "workers": 1, "log_level": "debug", "proxy_header": "forwarded", "base_url": "https://u.example",
+        "trusted_proxy": ["10.0.0.0/8", "192.0.2.1"],
+    }  # fmt: skip
+    if option.flag:  # type: ignore[attr-defined]
+        return True
+    if name.startswith("limit_"):
+        return "7/1m"
+    return values.get(name, default + 1 if isinstance(default, int) else "/somewhere")
 
 
 def test_every_setting_is_an_option_of_serve() -> None:
@@ -91,6 +103,10 @@ def test_relative_paths_in_a_file_mean_its_own_folder(tmp_path: Path) -> None:
         ({**NEEDED, "base_url": "https://x/\r\nevil"}, {}, None, "--base-url"),
         ({**NEEDED, "no_database": True, "database_url": "postgresql://x"}, {}, None, "contradict"),
         ({**NEEDED, "log_level": "loud"}, {}, None, "--log-level"),
+        ({**NEEDED, "limit_device": "10 per minute"}, {}, None, "--limit-device"),
+        ({**NEEDED, "limit_secret": "0/1s"}, {}, None, "--limit-secret"),
+        ({**NEEDED, "trusted_proxy": ("10.0.0.1", "10.0.0.0/33")}, {}, None, "--trusted-proxy"),
+        (NEEDED, {"REPO_SERVER_TRUSTED_PROXY": "10.0.0.1,proxy.example"}, None, "--trusted-proxy"),
     ],
 )
 def test_a_mistake_is_named_with_its_source(

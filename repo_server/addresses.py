@@ -1,0 +1,105 @@
+"""Whose request it is when proxies stand in front (NFR-AUD-001, NFR-SRV-009).
+
+A header says what its last writer said and everything that was there before, which anybody may have written. So it is
+read from the right, and only as far as proxies go that the operator has named (``--trusted-proxy``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+from starlette.types import Scope
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+X_FORWARDED_FOR = b"x-forwarded-for"
+FORWARDED = b"forwarded"
+_PROTO = b"x-forwarded-proto"
+_SCHEMES = {b"http": "http", b"https": "https"}
+_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;\s"]*))\s*(?=;|$)', re.IGNORECASE)
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?|([0-9.]+)(?::[0-9]+)?|([0-9A-Fa-f:.]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The proxies that are believed, and the one header in which they say whose request it is.
+
+    Only one: a proxy rewrites the header that it knows and passes the other on as the client wrote it.
+    """
+
+    networks: tuple[Network, ...] = ()
+    header: bytes = X_FORWARDED_FOR
+
+    def address(self, scope: Scope) -> str:
+        """Return the address of the client: the nearest one that is no trusted proxy; "" behind a Unix socket."""
+        client = scope["client"]
+        peer: str = "" if client is None else client[0]
+        if not self.networks or not _is_within(peer, self.networks):
+            return peer
+        said = b",".join([value for name, value in scope["headers"] if name == self.header])
+        return _nearest(peer, said, self) if said else peer
+
+    def scheme(self, scope: Scope) -> str:
+        """Return how the client asked: ``http`` or ``https``."""
+        scheme: str = scope["scheme"]
+        client = scope["client"]
+        if not self.networks or client is None or not _is_within(client[0], self.networks):
+            return scheme
+        return next((_SCHEMES.get(value, scheme) for name, value in scope["headers"] if name == _PROTO), scheme)
+
+
+def parse_network(text: str) -> Network:
+    """Read a CIDR network or a single address; raise ``ValueError``."""
+    return ipaddress.ip_network(text.strip(), strict=False)
+
+
+@lru_cache(maxsize=8192)
+def _nearest(peer: str, said: bytes, proxies: Proxies) -> str:
+    nearest = peer
+    for part in reversed(said.decode("latin-1").split(",")):
+        found = _of_forwarded(part) if proxies.header == FORWARDED else _of_text(part)
+        if found is None:
+            # Whoever wrote this is trusted, but what it says is no address; what stands left of it may be anybody's.
+            return nearest
+        nearest = found
+        if not _is_within(found, proxies.networks):
+            return nearest
+    return nearest
+
+
+def _of_forwarded(part: str) -> str | None:
+    found = _FOR.search(part)
+    return None if found is None else _of_text(found[1] if found[1] is not None else found[2])
+
+
+def _of_text(text: str) -> str | None:
+    found = _WITH_PORT.fullmatch(text.strip())
+    if found is None:
+        return None
+    try:
+        address = ipaddress.ip_address(found[1] or found[2] or found[3])
+    except ValueError:
+        return None
+    return str(_plain(address))
+
+
+@lru_cache(maxsize=8192)
+def _is_within(text: str, networks: Sequence[Network]) -> bool:
+    try:
+        address = _plain(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _plain(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an IPv4 address in IPv6's clothes as what it is."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped

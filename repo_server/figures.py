@@ -1,0 +1,86 @@
+"""Which figures there are: names, sentences, labels (NFR-PER-003). The names are an interface: dashboards use them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from prometheus_client.metrics_core import Metric
+
+from repo_server.conditions import Conditions
+from repo_server.connections import Connections
+from repo_server.core.model import FileState
+from repo_server.exposition import counter, gauge, histogram
+from repo_server.live import Live
+from repo_server.traffic import Traffic
+
+
+def of_traffic(traffic: Traffic, connections: Connections) -> Iterator[Metric]:
+    """Yield requests, limits, connections and the audit."""
+    requests = traffic.requests
+    yield counter(
+        "requests",
+        "Requests answered; status 499: the client went away.",
+        {(endpoint, str(status)): count for (endpoint, status), count in requests.answered.items()},
+        ("endpoint", "status"),
+    )
+    yield histogram(
+        "request_seconds",
+        "Time from a request's head to the end of its answer.",
+        {(endpoint,): latency for endpoint, latency in requests.latency.items()},
+        ("endpoint",),
+    )
+    yield counter(
+        "checks",
+        "Checks answered, by whether an update was offered.",
+        {(outcome,): count for outcome, count in requests.checks.items()},
+        ("outcome",),
+    )
+    yield counter(
+        "limited_requests",
+        "Requests refused with 429, by the limit that was reached.",
+        {(kind,): count for kind, count in traffic.limits.refused.items()},
+        ("limit",),
+    )
+    yield counter(
+        "shed_requests",
+        "Requests refused with 503 because too many of their kind were under way.",
+        {(kind,): count for kind, count in requests.shed.items()},
+        ("kind",),
+    )
+    yield gauge(
+        "running_requests",
+        "Requests under way.",
+        {(gate.kind,): gate.running for gate in traffic.gates.values()},
+        ("kind",),
+    )
+    yield gauge("connections", "Open connections.", {(): connections.count})
+    yield gauge("connections_limit", "Connections that there may be.", {(): connections.most})
+    yield counter(
+        "connections_evicted", "Idle connections closed to make room for new ones.", {(): connections.evicted}
+    )
+    yield counter("connections_refused", "Connections for which there was no room.", {(): connections.refused})
+    yield counter("audit_lines", "Audit lines written.", {(): traffic.audit.written})
+    yield counter("audit_lines_lost", "Audit lines that could not be written.", {(): traffic.audit.lost})
+
+
+def of_catalogue(live: Live, conditions: Conditions, clock: Callable[[], datetime]) -> Iterator[Metric]:
+    """Yield what is offered, and what is wrong."""
+    now = clock()
+    found = conditions.look(now)
+    yield gauge("ready", "1 if agents are served.", {(): live.ready})
+    yield gauge("condition", "What is wrong with the server itself.", {(item.code,): 1 for item in found}, ("code",))
+    if not live.ready:
+        return
+    snapshot = live.current
+    age = (now - snapshot.since).total_seconds()
+    yield gauge("catalogue_generation", "Grows with every change of the tree.", {(): snapshot.generation})
+    yield gauge("catalogue_age_seconds", "Time since the catalogue last changed.", {(): age})
+    yield gauge("catalogue_releases", "Releases in the catalogue.", {(): len(snapshot.catalogue)})
+    for name, text, state in (
+        ("problems", "Files of the tree with which something is wrong, by code (L8).", FileState.PROBLEM),
+        ("pending_files", "Files of the tree that wait for something, by code (L8).", FileState.PENDING),
+    ):
+        codes = Counter(item.code for item in snapshot.result.problems if item.state is state)
+        yield gauge(name, text, {(code,): count for code, count in codes.items()}, ("code",))

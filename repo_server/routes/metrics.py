@@ -1,0 +1,18 @@
+"""``GET /metrics`` for Prometheus: with an operator's token, or for everybody with ``--public-metrics``."""
+
+from __future__ import annotations
+
+from repo_server.http import Call, method_not_allowed
+from repo_server.routes.context import Context
+
+PATH = "/metrics"
+
+
+async def metrics(context: Context, call: Call) -> None:
+    """Show the server's figures."""
+    if call.method not in {"GET", "HEAD"}:
+        raise method_not_allowed("GET, HEAD")
+    if not context.public_metrics:
+        context.guard.operator(call)
+    body, kind = context.exposition.render(call.header(b"accept") or "")
+    await call.answer(200, body, ((b"content-type", kind.encode()), (b"cache-control", b"no-store")))

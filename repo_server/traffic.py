@@ -1,0 +1,109 @@
+"""What happens to every request beside its answer: whose it is, whether there is room for it, counting, the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from repo_server.addresses import Proxies, parse_network
+from repo_server.audit import Audit, Line, Sink, shortened
+from repo_server.auditfile import RotatedFile, Stream
+from repo_server.buckets import Rate
+from repo_server.http import Call, HttpError
+from repo_server.limits import Limits, Rates
+from repo_server.requests import Requests
+from repo_server.settings import Settings
+
+AUDIT_NAME = "audit.log"
+MAX_RUNNING = 4000
+"""Requests under way; a check is under way for less than a millisecond."""
+MAX_REPORTS = 256
+"""``/v1/status`` requests under way: each may hold a megabyte and waits for the database."""
+MAX_DOWNLOADS = 512
+"""Each holds half a megabyte of its file."""
+MAX_QUERIES = 32
+"""Operators' requests under way: each may ask the database."""
+_SHED_SECONDS = 5.0
+_SHED_SPREAD_SECONDS = 25.0
+
+
+@dataclass(slots=True)
+class Gate:
+    """Lets so many requests of a kind be under way at once."""
+
+    kind: str
+    most: int
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """One server process's traffic."""
+
+    proxies: Proxies
+    limits: Limits
+    requests: Requests
+    audit: Audit
+    clock: Callable[[], datetime]
+    gates: dict[str, Gate] = field(
+        default_factory=lambda: {
+            gate.kind: gate
+            for gate in (
+                Gate("other", MAX_RUNNING),
+                Gate("report", MAX_REPORTS),
+                Gate("download", MAX_DOWNLOADS),
+                Gate("query", MAX_QUERIES),
+            )
+        }
+    )
+
+    @classmethod
+    def make(cls, settings: Settings, clock: Callable[[], datetime], random: Callable[[], float]) -> Traffic:
+        """Put the parts together; ``audit.start`` begins the writing."""
+        rates = Rates(
+            Rate.parse(settings.limit_address),
+            Rate.parse(settings.limit_secret),
+            Rate.parse(settings.limit_device),
+            Rate.parse(settings.limit_failures),
+        )
+        proxies = Proxies(tuple(parse_network(text) for text in settings.trusted_proxy), settings.proxy_header.encode())
+        path = settings.state / AUDIT_NAME if settings.audit_log is None else settings.audit_log
+        sinks: list[Sink] = [RotatedFile(path, settings.audit_megabytes * 1_000_000, settings.audit_files)]
+        if settings.audit_stdout:
+            sinks.append(Stream(1))
+        return cls(proxies, Limits(rates, random), Requests(), Audit(tuple(sinks)), clock)
+
+    def turn_away(self, gate: Gate) -> HttpError:
+        """Return the 503 for a request that there is no room for; each client is to come back at another time."""
+        self.requests.shed[gate.kind] = self.requests.shed.get(gate.kind, 0) + 1
+        seconds = int(_SHED_SECONDS + self.limits.random() * _SHED_SPREAD_SECONDS)
+        message = f"{gate.most} requests of this kind are under way already; try again in {seconds} s"
+        return HttpError(503, "overloaded", message, {"retry-after": str(seconds)})
+
+    async def share(self, call: Call, device_id: str | None = None) -> None:
+        """Count a request where several servers share their limits; raise ``HttpError`` 429."""
+
+    def finished(self, call: Call, endpoint: str, seconds: float) -> None:
+        """Count a request that was answered, or whose client went away (status 499), and write its audit line."""
+        status = call.status or 499
+        self.requests.count(endpoint, status, seconds)
+        scope = call.scope
+        error = call.error
+        path = scope["path"]
+        self.audit.add(
+            Line(
+                self.clock(),
+                call.address,
+                scope["method"],
+                path if len(path) < 100 else shortened(path),  # noqa: PLR2004 -- nearly always
+                call.who,
+                call.auth,
+                status,
+                round(seconds * 1000, 3),
+                call.asked,
+                call.told,
+                None if error is None else error.code,
+                None if error is None else error.message,
+            )
+        )
