@@ -52,6 +52,7 @@ from repo_server.core.package import ServiceKind
     help="How the agent itself runs under systemd (daemon, or what it was before).",
 )
 @click.option("--device-id", metavar="UUID", help="This machine's id; a random one is made and kept otherwise.")
+@click.option("--insecure-http", is_flag=True, default=None, help="Allow http:// to other machines; for tests.")
 @click.option("--org-id", metavar="ID")
 @click.option("--site-id", metavar="ID")
 @command
@@ -64,7 +65,7 @@ def install(
     components: str | None,
     mirrors: tuple[str, ...],
     run_as: str | None,
-    **others: str | None,
+    **others: Any,
 ) -> int:
     """Configure this machine, and install its components. Run again, it changes what is given and keeps the rest."""
     must_own(paths)

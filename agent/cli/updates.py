@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from agent.cli.answering import answer
 from agent.cli.command import command
-from agent.cli.cycles import is_due, locked_cycle
+from agent.cli.cycles import Order, is_due, locked_cycle
 from agent.cli.endpoints import must_own
-from agent.cli.options import flags, overrides
+from agent.cli.options import flags, overrides, patience
 from agent.codes import EXIT_DONE
 from agent.paths import Paths
 from agent.platform.spawn import become_agent
@@ -18,33 +19,37 @@ from agent.reinstall import Reinstall
 
 @click.command()
 @click.option("--if-due", is_flag=True, help="Do nothing before the time of the next check, as `status` says it.")
+@patience
 @overrides
 @command
-def once(paths: Paths, if_due: bool, **options: Any) -> int:
+def once(paths: Paths, if_due: bool, wait: float, **options: Any) -> int:
     """Run one cycle: check, and update if there is something."""
     must_own(paths)
     if if_due and not is_due(paths):
         return EXIT_DONE
-    return locked_cycle(paths, flags(**options), "scheduled")
+    return locked_cycle(paths, flags(**options), Order("scheduled"), wait=wait)
 
 
 @click.command()
 @click.option("--retry", is_flag=True, help="Also try what was skipped after failures (quarantined, critical).")
+@patience
 @overrides
 @command
-def checknow(paths: Paths, retry: bool, **options: Any) -> int:
+def checknow(paths: Paths, retry: bool, wait: float, **options: Any) -> int:
     """Check now, whatever the schedule says (root only; FR-UPD-001B)."""
-    return locked_cycle(paths, flags(**options), "manual", retry=retry)
+    return locked_cycle(paths, flags(**options), Order("manual", retry=retry), wait=wait)
 
 
 @click.command()
 @click.argument("component")
 @click.option("--clean", is_flag=True, help="Start without the preserved files of the installed one.")
+@patience
 @overrides
 @command
-def reinstall(paths: Paths, component: str, clean: bool, **options: Any) -> int:
+def reinstall(paths: Paths, component: str, clean: bool, wait: float, **options: Any) -> int:
     """Install the latest version of a component anew, also when it is installed already (root only; FR-RIN-001)."""
-    return locked_cycle(paths, flags(**options), "manual", order=Reinstall(component, clean))
+    order = Order("manual", reinstall=Reinstall(component, clean))
+    return locked_cycle(paths, flags(**options), order, wait=wait)
 
 
 @click.command()
@@ -56,4 +61,4 @@ def run(paths: Paths) -> int:
     become_agent(["--root-dir", str(paths.root_dir), "run"])
 
 
-COMMANDS = (once, checknow, reinstall, run)
+COMMANDS = (once, checknow, reinstall, run, answer)

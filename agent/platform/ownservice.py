@@ -19,6 +19,8 @@ RECOVER = "commandit-updater-recover.service"
 DAEMON = "commandit-updater.service"
 TIMER = "commandit-updater.timer"
 ONCE = "commandit-updater-once.service"
+NOW_SOCKET = "commandit-updater-now.socket"
+NOW = "commandit-updater-now@.service"
 CALL_SECONDS = 120.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 60, 900
 """Seconds between two looks whether a check is due: what the server said, or a backoff, moves the check itself."""
@@ -41,11 +43,11 @@ class RunAs(enum.StrEnum):
 
 _FILES: Mapping[RunAs, tuple[str, ...]] = {
     RunAs.DAEMON: (RECOVER, DAEMON),
-    RunAs.TIMER: (RECOVER, ONCE, TIMER),
+    RunAs.TIMER: (RECOVER, ONCE, TIMER, NOW, NOW_SOCKET),
     RunAs.NONE: (),
 }
-_STARTED: Mapping[RunAs, tuple[str, ...]] = {RunAs.DAEMON: (DAEMON,), RunAs.TIMER: (TIMER,), RunAs.NONE: ()}
-_ALL = (TIMER, DAEMON, ONCE, RECOVER)
+_STARTED: Mapping[RunAs, tuple[str, ...]] = {RunAs.DAEMON: (DAEMON,), RunAs.TIMER: (TIMER, NOW_SOCKET), RunAs.NONE: ()}
+_ALL = (NOW_SOCKET, NOW, TIMER, DAEMON, ONCE, RECOVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class OwnService:
         """
         wanted = _FILES[run_as]
         gone = [name for name in _ALL if name not in wanted and (self.units / name).exists()]
-        for name in gone:
+        for name in (one for one in gone if one != NOW):
             self._call("disable", *([] if f"/{name}" in self.within else ["--now"]), name)
         changed = [name for name in wanted if self._write(name, interval_seconds)]
         self._remove(gone)
@@ -106,7 +108,7 @@ class OwnService:
         command = " ".join(quoted(word) for word in self.command)
         text = text.replace(f"ExecStart={_SHIPPED_PROGRAM} ", f"ExecStart={command} ")
         pause = max(SHORTEST_PAUSE, min(LONGEST_PAUSE, interval_seconds // 4))
-        return re.sub(r"(?m)^OnUnitInactiveSec=.*$", f"OnUnitInactiveSec={pause}", text)
+        return re.sub(r"(?m)^(OnUnitInactiveSec|RandomizedDelaySec)=.*$", rf"\1={pause}", text)
 
     def _remove(self, names: Sequence[str]) -> None:
         try:

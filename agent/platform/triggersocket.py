@@ -6,12 +6,16 @@ costs a descriptor for ``PEER_SECONDS``, and never holds anybody up who waits fo
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("this is the socket of POSIX; expected a named pipe on Windows")
+
 import contextlib
 import errno
 import os
 import socket
 import struct
-import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from agent.trigger import MAX_REQUEST, MOST_PEERS, PEER_SECONDS
 
 _LONGEST_PATH = 100
 """Bytes that an address can hold on every system, and some."""
+_DESCRIPTORS = Path("/proc/self/fd")
 _GONE = frozenset({errno.ENOENT, errno.ECONNREFUSED})
 _SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES = 0, 1, 76
 
@@ -131,16 +136,19 @@ class TriggerSocket:
         self._peers.remove(peer)
 
 
+def owners() -> frozenset[int]:
+    """Return the ids of the users who may ask: root, and whoever runs this agent."""
+    return frozenset({0, os.geteuid()})
+
+
 def caller(connection: socket.socket) -> int | None:
     """Return the user id of who is at the other end of a Unix socket, as the kernel knows it; ``None``: unknown."""
     try:
         if sys.platform == "darwin":
             _, user = struct.unpack_from("II", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES))
-        elif sys.platform == "linux":
+        else:
             size = struct.calcsize("3i")
             _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-        else:
-            return None
     except (OSError, struct.error):
         return None
     return int(user)
@@ -162,11 +170,11 @@ def _make_free(path: Path, address: str) -> None:
 @contextlib.contextmanager
 def _address(path: Path) -> Iterator[str]:
     """Yield an address for a path of any length: the kernel's own name of its folder is short."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH or sys.platform != "linux":
+    if len(os.fsencode(path)) <= _LONGEST_PATH or not _DESCRIPTORS.is_dir():
         yield str(path)
         return
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
+        yield f"{_DESCRIPTORS}/{folder}/{path.name}"
     finally:
         os.close(folder)

@@ -87,6 +87,16 @@ def written_for(path: Path, component: str) -> bool:
         return file.read(len(expected)) == expected
 
 
+def is_components(path: Path) -> bool:
+    """Whether a unit file is one that we wrote, for whatever component; raise ``OSError``."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    begin, _, end = (part.encode() for part in _HEADER.partition("{component}"))
+    with path.open("rb") as file:
+        line = file.readline(MAX_BYTES)
+    return line.startswith(begin) and line.endswith(end)
+
+
 def _shipped(unit: Unit) -> str | None:
     path = unit.folder / SHIPPED_FOLDER / unit_name(unit)
     try:

@@ -13,7 +13,7 @@ from support.trees import Tree
 
 from agent.codes import Code
 from agent.errors import AgentError
-from agent.platform.ownservice import DAEMON, ONCE, RECOVER, TIMER, OwnService, RunAs, shipped
+from agent.platform.ownservice import DAEMON, NOW, NOW_SOCKET, ONCE, RECOVER, TIMER, OwnService, RunAs, shipped
 from agent.ports import Finished
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -37,7 +37,7 @@ class Calls:
 def test_the_units_start_this_very_agent(tmp_path: Path) -> None:
     service = OwnService(Calls(), COMMAND, tmp_path)
     service.register(RunAs.TIMER, 7200)
-    assert {path.name for path in tmp_path.iterdir()} == {RECOVER, ONCE, TIMER}
+    assert {path.name for path in tmp_path.iterdir()} == {RECOVER, ONCE, TIMER, NOW, NOW_SOCKET}
     assert 'ExecStart="/opt/a b/python" "-m" "agent" once --if-due\n' in (tmp_path / ONCE).read_text()
     assert 'ExecStart="/opt/a b/python" "-m" "agent" recover\n' in (tmp_path / RECOVER).read_text()
     assert (tmp_path / TIMER).stat().st_mode & 0o777 == 0o644
@@ -46,7 +46,8 @@ def test_the_units_start_this_very_agent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("interval", "pause"), [(14_400, 900), (1200, 300), (60, 60)])
 def test_the_timer_looks_several_times_within_an_interval(tmp_path: Path, interval: int, pause: int) -> None:
     OwnService(Calls(), COMMAND, tmp_path).register(RunAs.TIMER, interval)
-    assert f"\nOnUnitInactiveSec={pause}\n" in (tmp_path / TIMER).read_text()
+    for key in ("OnUnitInactiveSec", "RandomizedDelaySec"):
+        assert f"\n{key}={pause}\n" in (tmp_path / TIMER).read_text()
 
 
 def test_registering_again_starts_what_does_not_run_and_restarts_only_what_changed(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_every_unit_of_the_agent_is_in_the_wheel_and_can_be_found() -> None:
     units = {f"systemd/{path.name}": path for path in (ROOT / "systemd").glob("commandit-updater*")}
     assert wheel["force-include"] == {name: f"agent/systemd_units/{path.name}" for name, path in units.items()}
     assert {path.name: path.read_text() for path in units.values()} == {
-        name: shipped(name) for name in (DAEMON, TIMER, ONCE, RECOVER)
+        name: shipped(name) for name in (DAEMON, TIMER, ONCE, RECOVER, NOW, NOW_SOCKET)
     }
     with pytest.raises(AgentError, match=r"has no nothing\.service"):
         shipped("nothing.service")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -419,3 +421,24 @@ def test_web_components_are_checked_over_http(repository: Repository, endpoint: 
     assert "answered 500" in endpoint.once(expect=1).stderr
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
         assert response.read() == b"1.0.0"
+
+
+def test_a_second_agent_waits_for_the_first_as_long_as_it_is_told_to(
+    repository: Repository, endpoint: Endpoint
+) -> None:
+    """FR-UPD-009: and who leaves is in the log."""
+    publish(repository, Package("service", "1.0.0"))
+    endpoint.install(repository, "service")
+    endpoint.run("checknow", "--wait", "0")
+    with ExitStack() as first:
+        first.enter_context(only_one(endpoint.paths.lock))
+        assert "BUSY" in endpoint.run("checknow", "--wait", "0.3", expect=4).stderr
+        with subprocess.Popen(
+            [*AGENT, "--root-dir", str(endpoint.root), "once", "--wait", "60"], stdout=subprocess.DEVNULL
+        ) as second:
+            wait_until(lambda: "sleep" in Path(f"/proc/{second.pid}/wchan").read_text(), "it waits")
+            first.close()
+            assert second.wait(60) == 0
+    busy = [json.loads(line) for line in endpoint.log().splitlines() if '"BUSY"' in line]
+    assert [(event["severity"], event["trigger"]) for event in busy] == [("warning", "manual")]
+    assert len(repository.checks) == 3
