@@ -44,8 +44,11 @@ def run(home: Path) -> list[Result]:
     script = home / "check.lua"
     quoted = {"bodies": home / "bodies", "header": SECRET_HEADER, "secret": SECRET}
     script.write_text(LUA % {name: json.dumps(str(value)) for name, value in quoted.items()})
-    # Each of the thousand devices asks a hundred times as often as it may; the limit is in force, and reached by nobody.
-    with repo_server(tree, home, "--limit-device", "1000000/1s") as url, bare_server(home, answer_to(url, bodies[0])) as bare:
+    # Each device asks a hundred times as often as it may; the limit is in force, and reached by nobody.
+    with (
+        repo_server(tree, home, "--limit-device", "1000000/1s") as url,
+        bare_server(home, answer_to(url, bodies[0])) as bare,
+    ):
         rounds = [(wrk(bare, script), wrk(url, script)) for _ in range(ROUNDS)]
     bare_rate, rate = (statistics.median(pair[side][0] for pair in rounds) for side in (0, 1))
     bare_tail, tail = (statistics.median(pair[side][1] for pair in rounds) for side in (0, 1))
