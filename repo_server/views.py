@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from repo_server.core.model import Arch, Channel, FileState, Os
-from repo_server.core.wire import Action, ReasonEntry
+from repo_server.core.wire import Action, ComponentState, ReasonEntry, UpdateStatus
 
 
 class PackageEntry(msgspec.Struct, frozen=True):
@@ -80,6 +80,62 @@ class RescanAnswer(msgspec.Struct, frozen=True):
     """``catalogue`` is the generation before the look that was asked for."""
 
     catalogue: int
+
+
+class DeviceEntry(msgspec.Struct, frozen=True):
+    """What the database knows of a device, in the field names of the source schema (devices)."""
+
+    device_id: UUID
+    org_id: str | None
+    site_id: str | None
+    name: str | None
+    status: str | None
+    os_type: str | None
+    os_version: str | None
+    cpu_architecture: str | None
+    channel: str | None
+    """Given to this device by an operator."""
+    reported_channel: str | None
+    agent_service_version: str | None
+    agent_ui_version: str | None
+    agent_probe_version: str | None
+    agent_updater_version: str | None
+    agent_health_status: str | None
+    agent_health_details: str | None
+    agent_last_health_check: str | None
+    last_agent_checkin: str | None
+    components: list[ComponentState] | None
+    attributes: dict[str, Any] | None
+    previous_ids: list[str] | None
+
+
+class DevicePage(msgspec.Struct, frozen=True):
+    """Devices by id."""
+
+    devices: tuple[DeviceEntry, ...]
+    next: str | None
+
+
+class AttemptEntry(msgspec.Struct, frozen=True):
+    """One attempt at one component (agent_update_status_log of the source schema)."""
+
+    record_id: UUID
+    component_name: str
+    trigger_source: str | None
+    requested_version: str
+    current_version: str | None
+    status: UpdateStatus
+    attempt_timestamp: str
+    completion_timestamp: str | None
+    error_code: str | None
+    error_message: str | None
+    details: dict[str, Any] | None
+
+
+class DeviceDetail(DeviceEntry, frozen=True):
+    """A device, and its last attempts, newest first."""
+
+    attempts: tuple[AttemptEntry, ...]
 
 
 class OfferEntry(msgspec.Struct, frozen=True):

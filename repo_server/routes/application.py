@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from repo_server.answers import PACKAGES
 from repo_server.http import CHECK_BODY_BYTES, Call, ClientGone, HttpError, error_response
-from repo_server.routes import catalogue, check, health, metrics, openapi, openapi, operator, packages, status
+from repo_server.routes import catalogue, check, health, metrics, openapi, operator, packages, status
 from repo_server.routes.context import Context
 
 Handler: TypeAlias = Callable[[Context, Call], Awaitable[None]]

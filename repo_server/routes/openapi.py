@@ -1,0 +1,26 @@
+"""``GET /v1/openapi.json``: what this server understands; open to everybody (TR-API-001)."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from repo_server.http import Call, method_not_allowed
+from repo_server.openapi import document
+from repo_server.operations import API
+from repo_server.revalidation import answer_or_unchanged
+from repo_server.routes.context import Context
+
+PATH = "/v1/openapi.json"
+
+
+async def openapi(_context: Context, call: Call) -> None:
+    """Send the API's description."""
+    if call.method not in {"GET", "HEAD"}:
+        raise method_not_allowed("GET, HEAD")
+    await answer_or_unchanged(call, _document())
+
+
+@cache
+def _document() -> dict[str, Any]:
+    return document(API)
