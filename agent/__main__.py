@@ -8,36 +8,57 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from agent.platform.resident import Waiting
+
 ROOT_DIR_VARIABLE = "COMMANDIT_ROOT_DIR"
 
 
 def main() -> None:
     """Run a command and exit with its code (design §11)."""
-    root_dir = _plain_run(sys.argv[1:])
-    if root_dir is not None:
-        sys.exit(be_resident(root_dir))
+    verb, root_dir = _plain(sys.argv[1:])
+    if verb == "run":
+        sys.exit(be_resident(root_dir, Waiting()))
+    if verb == "service" and sys.platform == "win32":
+        sys.exit(_be_a_service(root_dir))
     from agent.cli import commands
 
     commands(prog_name="commandit-updater")
 
 
-def be_resident(root_dir: str) -> int:
-    """Be the resident agent until a signal says otherwise; return the exit code."""
+def be_resident(root_dir: str, waiting: Waiting) -> int:
+    """Be the resident agent until somebody says otherwise; return the exit code."""
+    from pathlib import Path
+
     from agent.daemon import run_daemon
+    from agent.platform.places import places_of
     from agent.platform.spawn import spawn_agent
 
+    root = Path(os.path.abspath(root_dir))  # noqa: PTH100 -- resolve() follows links
+    places = places_of(os.environ, whole_machine=root == Path(root.anchor))
     return run_daemon(
-        os.path.abspath(root_dir),  # noqa: PTH100 -- pathlib is what makes the difference in memory here
+        root / places.state,
+        ("--root-dir", str(root)),
         lambda arguments: spawn_agent(arguments, os.environ),
         now=lambda: datetime.now(UTC),
         monotonic=time.monotonic,
         random=lambda: int.from_bytes(os.urandom(6), "big") / 2**48,
         say=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- the service manager's log
+        waiting=waiting,
     )
 
 
-def _plain_run(arguments: Sequence[str]) -> str | None:
-    """Return the root folder if the command line is a plain ``run``; anything else is for the command line's parser."""
+if sys.platform == "win32":
+
+    def _be_a_service(root_dir: str) -> int:
+        from agent.platform.win32 import load_win32
+        from agent.platform.windows_service import ServiceHost
+
+        waiting = Waiting()
+        return ServiceHost(load_win32(), waiting).run(lambda: be_resident(root_dir, waiting))
+
+
+def _plain(arguments: Sequence[str]) -> tuple[str | None, str]:
+    """Return the verb of a plain command line, and the root folder; ``None``: it is for the command line's parser."""
     root_dir, verbs, waiting = os.environ.get(ROOT_DIR_VARIABLE, "/"), [], list(arguments)
     while waiting:
         argument = waiting.pop(0)
@@ -47,7 +68,7 @@ def _plain_run(arguments: Sequence[str]) -> str | None:
             root_dir = argument.partition("=")[2]
         else:
             verbs.append(argument)
-    return root_dir if verbs == ["run"] and root_dir else None
+    return (verbs[0], root_dir) if len(verbs) == 1 and root_dir else (None, root_dir)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,11 @@ def wait_gone(pid: int, ticks: int, timeout: float) -> bool:
         os.close(descriptor)
 
 
+def pidfd_of(pid: int) -> int:
+    """Return a descriptor that becomes readable when a process ends; raise ``ProcessLookupError``."""
+    return os.pidfd_open(pid)
+
+
 def _kill_holder(pid: int, marker: bytes, deadline: float) -> None:
     try:
         descriptor = os.pidfd_open(pid)

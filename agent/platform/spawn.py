@@ -7,14 +7,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from agent.platform.resident import Child
 
-def spawn_agent(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Start ``commandit-updater`` with arguments and return the process id; raise ``OSError``."""
-    return os.posix_spawn(sys.executable, agent_command(arguments), dict(environment), setsigmask=[])
+
+def spawn_agent(arguments: Sequence[str], environment: Mapping[str, str]) -> Child:
+    """Start ``commandit-updater`` with arguments; raise ``OSError``."""
+    return Child(agent_command(arguments), environment)
 
 
 def become_agent(arguments: Sequence[str]) -> NoReturn:
     """Replace this process by a fresh ``commandit-updater``; raise ``OSError``."""
+    if sys.platform == "win32":
+        # There, execv starts another process and ends this one, and whoever waits for us goes on.
+        import subprocess
+
+        raise SystemExit(subprocess.call(agent_command(arguments)))  # noqa: S603 -- ourselves
     os.execv(sys.executable, agent_command(arguments))  # noqa: S606 -- ourselves
 
 

@@ -216,12 +216,16 @@ def test_a_signal_during_a_cycle_ends_both_and_leaves_a_whole_set(endpoint: Endp
 
 def test_the_daemon_imports_little(endpoint: Endpoint) -> None:
     """NFR-PER-001: nothing of ours but the daemon itself, and nothing that is not in the standard library."""
-    code = "import sys, agent.__main__, agent.daemon, agent.platform.spawn; print('\\n'.join(sys.modules))"
+    modules = "sys, agent.__main__, agent.daemon, agent.platform.places, agent.platform.spawn"
+    code = f"import {modules}; print('\\n'.join(sys.modules))"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     ours = {name for name in names if name.partition(".")[0] in {"agent", "repo_server"}}
-    assert ours == {"agent", "agent.__main__", "agent.appointment", "agent.daemon", "agent.platform",
-                    "agent.platform.logcap", "agent.platform.proc", "agent.platform.runfile", "agent.platform.spawn",
-                    "agent.platform.triggersocket", "agent.trigger"}  # fmt: skip
+    assert ours == {
+        "agent", "agent.__main__", "agent.appointment", "agent.daemon", "agent.platform", "agent.platform.files",
+        "agent.platform.logcap", "agent.platform.places", "agent.platform.posix_files", "agent.platform.posix_waiting",
+        "agent.platform.proc", "agent.platform.resident", "agent.platform.runfile", "agent.platform.spawn",
+        "agent.platform.triggersocket", "agent.supervision", "agent.trigger",
+    }  # fmt: skip
     assert not {"click", "cryptography", "msgspec", "urllib3", "tuf", "subprocess", "dataclasses", "logging"} & set(
         names
     )
