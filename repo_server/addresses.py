@@ -39,7 +39,7 @@ class Proxies:
         """Return the address of the client: the nearest one that is no trusted proxy; "" behind a Unix socket."""
         client = scope["client"]
         peer: str = "" if client is None else client[0]
-        if not self.networks or not _is_within(peer, self.networks):
+        if not (self.networks and _is_within(peer, self.networks)):
             return peer
         said = b",".join([value for name, value in scope["headers"] if name == self.header])
         return _nearest(peer, said, self) if said else peer

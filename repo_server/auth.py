@@ -8,12 +8,12 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 import hmac
 import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
@@ -55,7 +55,7 @@ class Keys:
 
     def match(self, presented: str) -> str | None:
         """Return whose secret was presented, comparing with every one in constant time."""
-        wanted = digest(presented)
+        wanted = sha256(presented.encode("utf-8", "surrogateescape")).digest()
         found = None
         for name, known in self.digests.items():
             if hmac.compare_digest(known, wanted):
@@ -65,7 +65,7 @@ class Keys:
 
 def digest(secret: str) -> bytes:
     """Return what is kept of a secret."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+    return sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
 def parse_secrets(data: bytes, where: str) -> Keys:

@@ -6,7 +6,7 @@ how ten thousand idle connections, or as many that send a byte now and then, do 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,6 +36,8 @@ class Connections:
     refused: int = 0
     _resting: dict[Connection, float] = field(default_factory=dict)
     """Since when; the longest first."""
+    _headers: Sequence[tuple[bytes, bytes]] = ()
+    _header_lines: bytes = b""
 
     def made(self, connection: Connection) -> bool:
         """Take in a new connection; return whether there is room for it."""
@@ -59,6 +61,13 @@ class Connections:
         """Note that the connection has ended."""
         self.count -= 1
         self._resting.pop(connection, None)
+
+    def header_lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """Return the headers that every answer has, each ended by CRLF; they change once a second."""
+        if headers is not self._headers:
+            self._headers = headers
+            self._header_lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        return self._header_lines
 
     def sweep(self) -> None:
         """Close what has been idle too long."""

@@ -36,7 +36,10 @@ class ShortWay(Protocol):
     """The largest body of such a request."""
 
     def answer_at_once(self, scope: Scope, headers: dict[bytes, bytes | None], body: bytes) -> tuple[int, bytes, bytes]:
-        """Return status, headers each ended by CRLF, and body. Never raises, never waits."""
+        """Return status, headers each ended by CRLF, and body. Never raises, never waits.
+
+        ``headers`` are those of the scope, ``None`` for one that stands there twice.
+        """
 
 
 class LimitedHttp(HttpToolsProtocol):
@@ -86,15 +89,21 @@ class LimitedHttp(HttpToolsProtocol):
             self._start_timer()
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Begin a request. What the long way needs is made once it is chosen."""
         self.arriving = True
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         """Stop counting, and choose the way."""
         self._in_head = False
         self._on_short_way = self._short_way is not None and self._may_be_short(self._short_way)
         if not self._on_short_way:
+            url, headers, expected = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expected
+            self.headers.extend(headers)
             self._known.busy(self)
             super().on_headers_complete()
 
@@ -167,16 +176,17 @@ class LimitedHttp(HttpToolsProtocol):
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         self._on_short_way = False
-        scope: Any = self.scope
-        scope["method"] = "POST"
-        scope["path"] = self.url.decode("ascii")
         way = self._short_way
         if way is None:
             raise RuntimeError("the short way was there a moment ago")
+        scope = {
+            "type": "http", "method": "POST", "path": self.url.decode("ascii"), "scheme": self.scheme,
+            "client": self.client, "server": self.server, "headers": self.headers,
+        }  # fmt: skip
         status, head, answer = way.answer_at_once(scope, self._single, body)
         keep = self.parser.should_keep_alive() and not self._leaving
-        date = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
         end = b"\r\n" if keep else b"connection: close\r\n\r\n"
+        date = self._known.header_lines(self.server_state.default_headers)
         self.transport.write(b"".join((STATUS_LINE[status], date, head, end, answer)))
         self.server_state.total_requests += 1
         self._known.rests(self)
