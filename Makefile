@@ -8,7 +8,7 @@ STATE  ?= state
 KEYS   ?= keys
 PORT   ?= 8470
 
-.PHONY: serve demo test coverage lint format bench clean venv
+.PHONY: serve demo test coverage fuzz lint format bench clean venv
 
 venv: $(STAMP)
 
@@ -29,6 +29,9 @@ test: $(STAMP)  ## everything
 coverage: $(STAMP)  ## every branch of what decides: the core, and the tables of the agent's steps
 	$(BIN)/python -m pytest -q -n 2 tests/core tests/agent/test_steps.py --cov=repo_server.core --cov=agent.steps \
 		--cov-branch --cov-fail-under=100
+
+fuzz: $(STAMP)  ## half an hour of requests that the API's description allows and forbids
+	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -n 0 --timeout 3600 tests/server/test_openapi.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

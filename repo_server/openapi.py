@@ -173,7 +173,7 @@ def _answer(status: int, kind: Any, schemas: Mapping[Any, Any]) -> dict[str, Any
     words = {200: "Done.", 202: "Taken.", 206: "A part.", 304: "Not modified."}
     answer: dict[str, Any] = {"description": words.get(status, "An answer.")}
     if isinstance(kind, str):
-        answer["content"] = {kind: {"schema": {"type": "string", "contentMediaType": kind}}}
+        answer["content"] = {kind: {} if kind.endswith(("json", "*")) else {"schema": {"type": "string"}}}
     elif kind is not None:
         answer["content"] = _json(schemas[kind])
     return answer

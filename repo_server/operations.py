@@ -60,7 +60,7 @@ def _file(path: str, id_: str, summary: str, who: Who, kinds: str = BINARY) -> O
     name = path.rpartition("{")[2].rstrip("}")
     where = Parameter("path", name, "As it stands in the tree, with its slashes.", _TEXT)
     return Operation(
-        "GET", path, id_, summary, who, {200: kinds, 206: kinds, 304: None}, _FILE_ERRORS, None, (where, *_SELECTING)
+        "GET", path, id_, summary, who, {200: kinds, 206: "*/*", 304: None}, _FILE_ERRORS, None, (where, *_SELECTING)
     )
 
 
@@ -117,6 +117,10 @@ _OPERATIONS = (
     Operation(
         "GET", "/readyz", "readyz", "Whether agents are served (200), or why not yet (503).", Who.ANYBODY,
         {200: Readiness, 503: Readiness},
+    ),
+    Operation(
+        "GET", "/metrics", "metrics", "Figures for Prometheus; with `--public-metrics` for everybody.", Who.OPERATOR,
+        {200: "text/plain"},
     ),
     Operation(
         "GET", "/v1/openapi.json", "openapi", "This document.", Who.ANYBODY, {200: dict[str, Any], 304: None}, (),
