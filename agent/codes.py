@@ -94,6 +94,7 @@ class Code(enum.IntEnum):
     INTERRUPTED = 92, "The attempt was cut off (power, kill) and was undone or finished.", "Nothing."
     CANCELLED = 93, "The attempt was stopped before it changed anything.", "Nothing."
     NOT_SUPPORTED = 94, "This platform or package cannot do what was asked.", "See the message."
+    SESSION_ACTIVE = 95, "The update waits, for a user works with the component.", "Nothing: the wait has an end."
     INTERNAL = 99, "A fault in the updater itself.", "Report it with updater.log."
 
     @property

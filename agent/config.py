@@ -58,6 +58,8 @@ class Config:
     """``None``: what each package says."""
     components: tuple[str, ...] = BASELINE
     """What this device should have; those that are not installed are asked for with version ""."""
+    session_wait_seconds: int = 86_400
+    """How long an update waits for no active user session, where its component belongs to one (FR-CMP-007)."""
     insecure_http: bool = False
     """Allow http:// to hosts other than loopback. For tests of a network, never for a fleet."""
 
@@ -118,7 +120,7 @@ class _Values(msgspec.Struct, forbid_unknown_fields=False):
 
     update_server_url: _Text | Annotated[list[_Text], msgspec.Meta(min_length=1, max_length=16)] = DEFAULT_SERVER
     mirrors: _Texts = []
-    update_check_interval_seconds: Annotated[int, msgspec.Meta(ge=60, le=30 * 86_400)] = 14_400
+    update_check_interval_seconds: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 14_400
     component_manifest_path: _Path | None = None
     log_file_path: _Path | None = None
     log_max_size_mb: Annotated[int, msgspec.Meta(ge=1, le=10_240)] = 10
@@ -135,11 +137,12 @@ class _Values(msgspec.Struct, forbid_unknown_fields=False):
     components: Annotated[
         list[Annotated[str, msgspec.Meta(pattern=rf"^{COMPONENT_PATTERN}\Z")]], msgspec.Meta(max_length=64)
     ] = msgspec.field(default_factory=lambda: list(BASELINE))
+    session_wait_seconds: Annotated[int, msgspec.Meta(ge=0, le=30 * 86_400)] = 86_400
     insecure_http: bool = False
 
 
 _KEYS = tuple(_Values.__struct_fields__)
-_NUMBERS = frozenset({"update_check_interval_seconds", "log_max_size_mb", "log_max_files"})
+_NUMBERS = frozenset({"update_check_interval_seconds", "log_max_size_mb", "log_max_files", "session_wait_seconds"})
 _LISTS = frozenset({"update_server_url", "mirrors", "pinned_spki", "components"})
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 
@@ -218,6 +221,7 @@ def _config(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
         pinned_spki=pins,
         service_manager=raw.service_manager,
         components=tuple(dict.fromkeys(raw.components)),
+        session_wait_seconds=raw.session_wait_seconds,
         insecure_http=raw.insecure_http,
     )
 

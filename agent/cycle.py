@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 from agent.actions import Source
 from agent.adoption import adopt, adoptable
@@ -18,6 +20,7 @@ from agent.logs import Severity
 from agent.manifest import Manifest, load_manifest
 from agent.outcome import skipped_record
 from agent.plan import Plan, make_plan
+from agent.postpone import LOOK_SECONDS, WAITING, in_words, load_waits, postponed, save_waits
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
 from agent.recover import recover
 from agent.reinstall import Reinstall
@@ -103,6 +106,7 @@ class Cycle:
         config, world = self._endpoint.config, self._endpoint.world
         quarantine, _ = load_quarantine(self._attempts)
         held = "; ".join(f"{failure.component}: {failure.message}" for failure in quarantine.held)
+        waits = in_words(load_waits(self._waits))
         return CheckRequest(
             updater_version=world.version,
             os=world.platform.os,
@@ -116,7 +120,7 @@ class Cycle:
             org_id=config.org_id,
             site_id=config.site_id,
             attributes=dict(config.attributes) or None,
-            health=HealthReport("critical", held[:4000]) if held else HealthReport("ok"),
+            health=HealthReport("critical", held[:4000]) if held else HealthReport("ok", waits),
         )
 
     @property
@@ -136,10 +140,11 @@ class Cycle:
                 raise self._reinstall.not_offered(response)
             # A person asks for it: what failed before is tried again.
             quarantine = quarantine.succeeded(frozenset({self._reinstall.component}))
-        plan = make_plan(offers, installed, quarantine, requested)
+        plan = make_plan(offers, installed, quarantine, requested, self._postponed(offers, manifest))
         for skipped in plan.skipped:
             update = skipped.update
-            self._endpoint.log.warning(skipped.message, code=skipped.code, component=update.name)
+            severity = Severity.INFO if skipped.waits else Severity.WARNING
+            self._endpoint.log.event(severity, skipped.message, code=skipped.code, component=update.name)
             tried = quarantine.skips(update.name, update.version, update.hash_sha256)
             if tried is not None and not tried.reported:
                 now, record_id = self._endpoint.world.clock.now(), self._endpoint.world.new_id()
@@ -148,6 +153,25 @@ class Cycle:
                 quarantine = quarantine.reporting(tried)
                 save_quarantine(self._attempts, quarantine)
         return plan
+
+    def _postponed(self, offers: tuple[Update, ...], manifest: Manifest) -> dict[str, str]:
+        """Return which components are left out now, for somebody works with them, and why (FR-CMP-007)."""
+        if self._reinstall is not None:
+            # Who asks for that means now.
+            return {}
+        endpoint = self._endpoint
+        longest = timedelta(seconds=endpoint.config.session_wait_seconds)
+        messages, waits = postponed(
+            offers, manifest, load_waits(self._waits), endpoint.sessions.active, endpoint.world.clock.now(), longest
+        )
+        save_waits(self._waits, waits)
+        if messages:
+            self._standing.no_later_than(LOOK_SECONDS)
+        return messages
+
+    @property
+    def _waits(self) -> Path:
+        return self._endpoint.paths.state / WAITING
 
     def _adopt(
         self, plan: Plan, trust: Trust, manifest: Manifest, requested: frozenset[str]
@@ -225,7 +249,7 @@ class Cycle:
 
     def _annotated(self, result: Result, response: CheckResponse, requested: frozenset[str]) -> Result:
         reasons = {reason.name: reason for reason in response.reasons if reason.name in requested}
-        return replace(result, notes=notes(reasons.values(), self._manifest().components))
+        return replace(result, notes=(*result.notes, *notes(reasons.values(), self._manifest().components)))
 
     def _manifest(self) -> Manifest:
         loaded = load_manifest(self._endpoint.paths.manifest)

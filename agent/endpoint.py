@@ -14,7 +14,7 @@ from agent.journal import Journal
 from agent.logs import Log
 from agent.paths import Paths
 from agent.platform.machine import Given, Machine, machine_of
-from agent.ports import Clock, Disk, Programs, ServiceManager
+from agent.ports import Clock, Disk, Programs, ServiceManager, Sessions
 from agent.runner import Interruption, Runner
 from agent.spool import Spool
 from repo_server.core.model import Platform
@@ -50,6 +50,7 @@ class Endpoint:
     services: ServiceManager
     programs: Programs
     disk: Disk
+    sessions: Sessions
     interruption: Interruption = field(default_factory=Interruption)
 
     def runner(self, source: Source | None = None) -> Runner:
@@ -88,6 +89,7 @@ def put_together(paths: Paths, config: Config, world: World, machine: Machine | 
         journal=Journal(paths.journal, paths.install_root / ".sequence.json"),
         installer=Installer(paths, machine.disk, lambda text: log.warning(text, code=Code.IO)),
         disk=machine.disk,
+        sessions=machine.sessions,
         services=machine.services,
         programs=machine.programs,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from agent.codes import Code
 from agent.quarantine import Quarantine
@@ -24,6 +25,11 @@ class Skipped:
     code: Code
     message: str
 
+    @property
+    def waits(self) -> bool:
+        """Whether it comes by itself, as soon as nobody works with what it replaces."""
+        return self.code is Code.SESSION_ACTIVE
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -36,9 +42,15 @@ class Plan:
 
 
 def make_plan(
-    offers: Iterable[Update], installed: Mapping[str, Version], quarantine: Quarantine, requested: Collection[str]
+    offers: Iterable[Update],
+    installed: Mapping[str, Version],
+    quarantine: Quarantine,
+    requested: Collection[str],
+    waiting: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Leave out what is malformed, quarantined or held, and then what needs something that is left out (FR-UPD-007).
+
+    ``waiting``: component → why its update waits for now (FR-CMP-007).
 
     Names, versions and digests of what is chosen are safe to make paths of, whatever the server sent.
     """
@@ -46,13 +58,14 @@ def make_plan(
     skipped: list[Skipped] = []
     for update in offers:
         named = frozenset(one.name for one in chosen)
-        reason = _malformed(update, requested, named) or _reason(update, quarantine)
+        reason = _malformed(update, requested, named) or _reason(update, quarantine, waiting)
         if reason is None:
             chosen.append(update)
         else:
             skipped.append(reason)
     while True:
-        lacking = [missing for update in chosen if (missing := _lacking(update, chosen, installed))]
+        late = frozenset(one.update.name for one in skipped if one.waits)
+        lacking = [missing for update in chosen if (missing := _lacking(update, chosen, installed, late))]
         if not lacking:
             return _updater_last(chosen, tuple(skipped), installed)
         skipped += lacking
@@ -86,7 +99,7 @@ def _malformed(update: Update, requested: Collection[str], named: frozenset[str]
     return None
 
 
-def _reason(update: Update, quarantine: Quarantine) -> Skipped | None:
+def _reason(update: Update, quarantine: Quarantine, waiting: Mapping[str, str]) -> Skipped | None:
     held = quarantine.holds(update.name)
     if held is not None:
         message = f"{update.name} is left alone since its rollback failed ({held.message}); repair it, then run: "
@@ -95,10 +108,12 @@ def _reason(update: Update, quarantine: Quarantine) -> Skipped | None:
     if tried is not None:
         message = f"{update.name} {update.version} failed {len(tried.attempts)} times and is skipped until another "
         return Skipped(update, Code.QUARANTINED, f"{message}release appears; to try again: checknow --retry")
-    return None
+    return Skipped(update, Code.SESSION_ACTIVE, waiting[update.name]) if update.name in waiting else None
 
 
-def _lacking(update: Update, chosen: list[Update], installed: Mapping[str, Version]) -> Skipped | None:
+def _lacking(
+    update: Update, chosen: list[Update], installed: Mapping[str, Version], late: Collection[str] = ()
+) -> Skipped | None:
     coming = {other.name: other.version for other in chosen if other.name != update.name}
     for needed in update.dependencies:
         try:
@@ -109,5 +124,7 @@ def _lacking(update: Update, chosen: list[Update], installed: Mapping[str, Versi
             return Skipped(update, Code.OFFER_INVALID, f"{update.name} {update.version}: {error.message}")
         what = f"{needed.name} {have}" if have else f"no {needed.name}"
         message = f"{update.name} {update.version} requires {needed.name} >= {needed.min_version}; there is {what}"
+        if needed.name in late:
+            return Skipped(update, Code.SESSION_ACTIVE, f"{message} until a user session ends")
         return Skipped(update, Code.QUARANTINED if have else Code.OFFER_INVALID, message)
     return None

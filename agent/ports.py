@@ -63,6 +63,13 @@ class Programs(Protocol):
         """
 
 
+class Sessions(Protocol):
+    """Knows who works at this machine, as well as the system tells."""
+
+    def active(self) -> tuple[str, ...]:
+        """Return a name for each active user session. Never raises: what cannot be known is none."""
+
+
 class Clock(Protocol):
     """Time. ``monotonic`` and ``sleep`` in seconds."""
 

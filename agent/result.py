@@ -54,7 +54,13 @@ def result_of(entry: Entry, *, recovered: bool = False) -> Result:
 
 
 def with_skipped(result: Result, skipped: Iterable[Skipped]) -> Result:
-    """Return the result with what was left out: partly done, if something else was installed."""
+    """Return the result with what was left out: partly done, if something else was installed.
+
+    What only waits is no failure; it is noted.
+    """
+    skipped = tuple(skipped)
+    result = replace(result, notes=(*result.notes, *(one.message for one in skipped if one.waits)))
+    skipped = tuple(one for one in skipped if not one.waits)
     worst = max(skipped, key=lambda one: one.code.is_critical, default=None)
     if worst is None or result.status not in {OperationStatus.SUCCESS, OperationStatus.UP_TO_DATE}:
         return result

@@ -18,7 +18,12 @@ JITTER = 0.1
 def after_answer(configured: int, server: int, random: Callable[[], float]) -> float:
     """Return seconds to the next check: what the configuration says, or else the server, within 30 s and 24 h."""
     wanted = float(server if configured == DEFAULT_INTERVAL else configured)
-    return min(LONGEST, max(SHORTEST, wanted * (1 + JITTER * (2 * random() - 1))))
+    return min(LONGEST, max(SHORTEST, spread(wanted, random)))
+
+
+def spread(seconds: float, random: Callable[[], float]) -> float:
+    """Return a time that varies by ``JITTER``."""
+    return seconds * (1 + JITTER * (2 * random() - 1))
 
 
 def after_failure(failures: int, interval: float, retry_after: float | None, random: Callable[[], float]) -> float:

@@ -9,9 +9,10 @@ from agent.codes import Code
 from agent.endpoint import Endpoint
 from agent.journal import Sequence
 from agent.manifest import load_manifest
+from agent.paths import Paths
 from agent.quarantine import ATTEMPTS, load_quarantine
 from agent.result import Result
-from agent.schedule import SHORTEST, after_answer, after_failure, load_failures, save_failures
+from agent.schedule import SHORTEST, after_answer, after_failure, load_failures, save_failures, spread
 from agent.status import ComponentVersion, OperationStatus, Quarantined, Status, load_status, save_status
 from repo_server.core.wire import CheckResponse
 
@@ -39,6 +40,12 @@ class Standing:
         """Note that the next check is as soon as one may be."""
         self._change(next_check_time=self._in(SHORTEST))
 
+    def no_later_than(self, seconds: float) -> None:
+        """Note that the next check comes within about so many seconds."""
+        latest, following = self._in(spread(seconds, self._world.random)), load_status(self._paths.status).status
+        if following.next_check_time is None or following.next_check_time > latest:
+            self._change(next_check_time=latest)
+
     def not_answered(self, retry_after: float | None) -> None:
         """Note that there was none; the next try comes sooner, and later with each failure in a row."""
         path = self._paths.state / SCHEDULE
@@ -63,12 +70,9 @@ class Standing:
             status, code = OperationStatus.CRITICAL, Code.ROLLBACK_FAILED
             message = f"{held.component} could not be taken back and is stopped: {held.message}"
         changes: dict[str, object] = {"last_update_success_time": self._now()} if result.installed else {}
-        installed = load_manifest(self._paths.manifest).manifest.components
         self._change(
             **changes,
-            installed_components=tuple(
-                ComponentVersion(name, str(installed[name].version)) for name in sorted(installed)
-            ),
+            installed_components=_installed(self._paths),
             last_operation_status=status,
             last_error_code=code,
             last_error_message=message,
@@ -77,6 +81,21 @@ class Standing:
                 for one in quarantine.tried
                 if one.is_quarantined
             ),
+        )
+
+    def corrected(self) -> None:
+        """Say how a cycle ended that was cut off when it had nothing left to do but to say so."""
+        before = load_status(self._paths.status).status
+        installed = _installed(self._paths)
+        if before.last_operation_status is not OperationStatus.IN_PROGRESS:
+            self._change(installed_components=installed)
+            return
+        changed = tuple(f"{one.name} {one.version}" for one in installed if one not in before.installed_components)
+        why = "the last update was cut off and is not installed"
+        self.concluded(
+            Result(OperationStatus.SUCCESS, installed=changed)
+            if changed
+            else Result(OperationStatus.RECOVERED, Code.INTERRUPTED, why)
         )
 
     def _change(self, **changes: object) -> None:
@@ -92,3 +111,8 @@ class Standing:
 
     def _in(self, seconds: float) -> datetime:
         return self._now() + timedelta(seconds=seconds)
+
+
+def _installed(paths: Paths) -> tuple[ComponentVersion, ...]:
+    components = load_manifest(paths.manifest).manifest.components
+    return tuple(ComponentVersion(name, str(components[name].version)) for name in sorted(components))

@@ -38,19 +38,22 @@ def status(paths: Paths, as_json: bool) -> int:
 
 
 def _in_words(state: Status) -> list[str]:
+    """Return three lines: what is installed, what happened last, what comes next and when."""
     installed = ", ".join(f"{one.name} {one.version}" for one in state.installed_components) or "nothing"
-    lines = [f"Installed: {installed} (channel {state.assigned_channel or 'not known yet'})"]
+    checked = f"checked {_at(state.last_check_time) or 'never'}"
     if state.last_error_code is Code.OK:
         said = state.last_operation_status if state.installed_components else "nothing to install"
         said = "none" if state.last_check_time is None else said
-        lines.append(f"Last: {said}, checked {_at(state.last_check_time) or 'never'}")
-        lines += [] if state.last_error_message is None else [f"Not installed: {state.last_error_message}"]
+        last = f"{said}, {checked}" + (f"; left out: {state.last_error_message}" if state.last_error_message else "")
     else:
-        why = f"{state.last_error_code.name}: {state.last_error_message}. {state.last_error_code.action}"
-        lines.append(f"Last: {state.last_operation_status}, {why}")
+        code = state.last_error_code
+        last = f"{state.last_operation_status}, {checked}; {code.name}: {state.last_error_message}. {code.action}"
     skipped = "".join(f"; {one.name} {one.version} is skipped" for one in state.quarantined)
-    lines.append(f"Next: check at {_at(state.next_check_time) or 'the next start'}{skipped}")
-    return lines
+    return [
+        f"Installed: {installed} (channel {state.assigned_channel or 'not known yet'})",
+        f"Last: {last}",
+        f"Next: check at {_at(state.next_check_time) or 'the next start'}{skipped}",
+    ]
 
 
 def _at(moment: datetime | None) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.codes import Code
 from agent.errors import AgentError
 from agent.paths import Paths
 from agent.platform.bykind import ByKind
-from agent.ports import Clock, Disk, Programs, ServiceManager
+from agent.platform.sessions import ConsoleSessions, LogindSessions, NoSessions, console_owner
+from agent.ports import Clock, Disk, Programs, ServiceManager, Sessions
 from repo_server.core.model import Os
 from repo_server.core.package import ServiceKind
 
@@ -31,6 +32,7 @@ class Machine:
     disk: Disk
     programs: Programs
     services: ServiceManager
+    sessions: Sessions = field(default_factory=NoSessions)
 
 
 # Each system's adapters are imported where they are chosen: a cycle on one pays nothing for the others.
@@ -53,7 +55,8 @@ def _linux(given: Given) -> Machine:
     }
     if given.paths.is_whole_machine:
         managers[ServiceKind.SYSTEMD] = SystemdManager(SystemdPlaces(given.paths.journal), programs, given.clock)
-    return Machine(LinuxDisk(), programs, ByKind(managers))
+    sessions = LogindSessions(programs) if given.paths.is_whole_machine else NoSessions()
+    return Machine(LinuxDisk(), programs, ByKind(managers), sessions)
 
 
 def _macos(given: Given) -> Machine:
@@ -67,6 +70,7 @@ def _macos(given: Given) -> Machine:
         MacDisk(),
         PortablePrograms(given.environment, SessionTether()),
         ByKind({ServiceKind.LAUNCHD: LaunchdManager(given.paths.run, launchd)}),
+        ConsoleSessions(console_owner) if given.paths.is_whole_machine else NoSessions(),
     )
 
 
@@ -76,13 +80,15 @@ def _windows(given: Given) -> Machine:
     from agent.platform.win32 import load_win32
     from agent.platform.windows import WindowsManager
     from agent.platform.windows_disk import WindowsDisk
+    from agent.platform.windows_sessions import TerminalSessions, load_wtsapi32
 
     try:
-        api = load_win32()
+        api, wtsapi32 = load_win32(), load_wtsapi32()
     except OSError as error:
         raise AgentError(Code.NOT_SUPPORTED, f"the agent cannot drive Windows here: {error}") from error
     return Machine(
         WindowsDisk(api, given.clock),
         PortablePrograms(given.environment, JobTether(api)),
         ByKind({ServiceKind.WINDOWS_SERVICE: WindowsManager(given.paths.run, api, given.clock)}),
+        TerminalSessions(wtsapi32) if given.paths.is_whole_machine else NoSessions(),
     )

@@ -19,6 +19,8 @@ MANIFEST_NAME = "package.toml"
 """The archive's first entry (L40)."""
 
 MAX_MANIFEST_BYTES = 256 * 1024
+SESSION_COMPONENT = "ui"
+"""The component that belongs to a user session if its package does not say otherwise."""
 
 
 class ServiceKind(enum.StrEnum):
@@ -48,6 +50,8 @@ class Service:
     name: str | None = None
     command: tuple[str, ...] = ()
     stop_timeout_seconds: float = 30.0
+    session: bool = False
+    """Whether it belongs to a user session, so that an update waits until nobody works with it (FR-CMP-007)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ class _ServiceToml(msgspec.Struct, forbid_unknown_fields=True):
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}\Z")] | None = None
     command: _Command = []
     stop_timeout_seconds: _Seconds = 30.0
+    session: bool | None = None
 
 
 class _HealthToml(msgspec.Struct, forbid_unknown_fields=True):
@@ -155,18 +160,20 @@ def parse_package_toml(data: bytes) -> PackageManifest:
         preserve=tuple(_relative(glob, "preserve") for glob in raw.preserve),
         requires=requires,
         modes=tuple((_relative(glob, "modes"), _mode(text)) for glob, text in raw.modes.items()),
-        service=_service(raw.service),
+        service=_service(raw),
         health=_health(raw.health),
         hooks=Hooks(tuple(raw.hooks.pre_install), tuple(raw.hooks.post_install), raw.hooks.timeout_seconds),
     )
 
 
-def _service(raw: _ServiceToml) -> Service:
+def _service(package: _PackageToml) -> Service:
+    raw = package.service
     if raw.kind is ServiceKind.PROCESS and not raw.command:
         raise _invalid('service.kind = "process" needs service.command')
     if raw.kind not in {ServiceKind.PROCESS, ServiceKind.NONE} and not raw.name:
         raise _invalid(f'service.kind = "{raw.kind}" needs service.name')
-    return Service(raw.kind, raw.name, tuple(raw.command), raw.stop_timeout_seconds)
+    session = package.component == SESSION_COMPONENT if raw.session is None else raw.session
+    return Service(raw.kind, raw.name, tuple(raw.command), raw.stop_timeout_seconds, session)
 
 
 def _health(raw: _HealthToml) -> Health:
