@@ -118,7 +118,9 @@ class Server:
         self._settings = settings
         self._guard = guard
         self._traffic = traffic
-        self._connections = Connections(_most_connections(settings.max_connections), monotonic)
+        self._connections = Connections(
+            _most_connections(settings.max_connections), monotonic, settings.request_seconds
+        )
         self._say = say
         self._live = Live()
         self._recording = None if source is None else _recording(settings, source, self._live)

@@ -19,6 +19,8 @@ import msgspec
 HAND_OVER_BYTES = 256 * 1024
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Lines that wait for a slow disk; half a minute of ten thousand requests a second."""
+_PATIENCE_SECONDS = 5.0
+"""How long the end waits for a disk that does not answer."""
 _PATH_CHARACTERS = 512
 _END = b"\n"
 
@@ -103,7 +105,7 @@ class Audit:
         """Give what has come together to the thread. On the event loop only."""
         if not self._lines:
             return
-        if self._waiting - self._done > MAX_WAITING_BYTES:
+        if self._behind() > MAX_WAITING_BYTES:
             self._lose(self._lines, "the disk is too slow")
         else:
             self._waiting += len(self._buffer)
@@ -121,7 +123,9 @@ class Audit:
         self.hand_over()
         self._queue.put(None)
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_PATIENCE_SECONDS)
+            if self._thread.is_alive():
+                _log.error("the audit's last %d bytes are not written: the disk does not answer", self._behind())
 
     def _run(self) -> None:
         while True:
@@ -156,6 +160,9 @@ class Audit:
             self.error = text
             return False
         return True
+
+    def _behind(self) -> int:
+        return self._waiting - self._done
 
     def _lose(self, count: int, why: str) -> None:
         if self.lost == 0:

@@ -31,6 +31,8 @@ class Connections:
 
     most: int
     clock: Callable[[], float]
+    request_seconds: float = 30.0
+    """How long a request may take from its first byte, or from connecting, to the last byte of its body."""
     count: int = 0
     evicted: int = 0
     refused: int = 0

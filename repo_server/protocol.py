@@ -22,8 +22,6 @@ from repo_server.core.wire import ErrorBody
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers."""
-REQUEST_SECONDS = 30.0
-"""From the first byte of a request, or from connecting, to the last byte of its body."""
 CLOSE_SECONDS = 0.5
 
 
@@ -207,7 +205,7 @@ class LimitedHttp(HttpToolsProtocol):
         self.transport.close()
 
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(REQUEST_SECONDS, self._too_slow)
+        self._timer = self.loop.call_later(self._known.request_seconds, self._too_slow)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

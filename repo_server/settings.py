@@ -67,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     limit_device: Annotated[str, _help("Requests of one device.")] = "60/1m"
     limit_failures: Annotated[str, _help("Requests of one address with wrong credentials.")] = "20/1m"
     max_connections: Annotated[int, _help("Connections; at the limit idle ones make room.", ge=16)] = 20000
+    request_seconds: Annotated[int, _help("How long a request may take to arrive.", ge=1, le=3600)] = 30
     audit_log: Annotated[Path | None, _help("File of audit lines; default: audit.log in the state folder.")] = None
     audit_megabytes: Annotated[int, _help("Size at which the audit file is rotated.", ge=1)] = 100
     audit_files: Annotated[int, _help("Older audit files that are kept.", ge=0, le=1000)] = 10

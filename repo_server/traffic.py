@@ -11,7 +11,7 @@ from repo_server.audit import Audit, Line, Sink, shortened
 from repo_server.auditfile import RotatedFile, Stream
 from repo_server.buckets import Rate
 from repo_server.http import Call, HttpError
-from repo_server.limits import Limits, Rates
+from repo_server.limits import Limits, Rates, is_loopback, network_of
 from repo_server.requests import Requests
 from repo_server.settings import Settings
 
@@ -22,6 +22,8 @@ MAX_REPORTS = 256
 """``/v1/status`` requests under way: each may hold a megabyte and waits for the database."""
 MAX_DOWNLOADS = 512
 """Each holds half a megabyte of its file."""
+MAX_DOWNLOADS_OF_ONE = 128
+"""Of one address: whoever takes a byte now and then holds a place for hours."""
 MAX_QUERIES = 32
 """Operators' requests under way: each may ask the database."""
 _SHED_SECONDS = 5.0
@@ -34,7 +36,32 @@ class Gate:
 
     kind: str
     most: int
+    of_one: int | None = None
+    """How many of one address; ``None``: all."""
     running: int = 0
+    _addresses: dict[str, int] = field(default_factory=dict)
+
+    def enter(self, address: str) -> bool:
+        """Let a request in, or not."""
+        if self.running >= self.most:
+            return False
+        if self.of_one is not None:
+            network = network_of(address)
+            there = self._addresses.get(network, 0)
+            if there >= self.of_one and not is_loopback(address):
+                return False
+            self._addresses[network] = there + 1
+        self.running += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """Let out a request that was let in."""
+        self.running -= 1
+        if self.of_one is not None:
+            network = network_of(address)
+            self._addresses[network] -= 1
+            if not self._addresses[network]:
+                del self._addresses[network]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +79,7 @@ class Traffic:
             for gate in (
                 Gate("other", MAX_RUNNING),
                 Gate("report", MAX_REPORTS),
-                Gate("download", MAX_DOWNLOADS),
+                Gate("download", MAX_DOWNLOADS, MAX_DOWNLOADS_OF_ONE),
                 Gate("query", MAX_QUERIES),
             )
         }
@@ -78,7 +105,7 @@ class Traffic:
         """Return the 503 for a request that there is no room for; each client is to come back at another time."""
         self.requests.shed[gate.kind] = self.requests.shed.get(gate.kind, 0) + 1
         seconds = int(_SHED_SECONDS + self.limits.random() * _SHED_SPREAD_SECONDS)
-        message = f"{gate.most} requests of this kind are under way already; try again in {seconds} s"
+        message = f"too many requests of this kind are under way; try again in {seconds} s"
         return HttpError(503, "overloaded", message, {"retry-after": str(seconds)})
 
     async def share(self, call: Call, device_id: str | None = None) -> None:

@@ -46,7 +46,7 @@ _EXACT: dict[str, Route] = {
 _BELOW: tuple[tuple[str, Route], ...] = (
     (PACKAGES, Route(packages.packages, "package", "download")),
     (packages.TREE, Route(packages.tree, "tree", "download")),
-    (packages.METADATA, Route(packages.metadata, "metadata", "download")),
+    (packages.METADATA, Route(packages.metadata, "metadata")),
     (f"{operator.DEVICES}/", Route(operator.device, "device", "query")),
 )
 _OK = b"content-type: application/json\r\ncontent-length: %d\r\n"
@@ -70,9 +70,9 @@ class Application:
         call = Call(scope, receive, send, traffic.proxies.address(scope), perf_counter(), traffic.proxies.scheme(scope))
         route = _route(scope["path"])
         gate = traffic.gates[route.gate]
-        gate.running += 1
+        entered = gate.enter(call.address)
         try:
-            if gate.running > gate.most:
+            if not entered:
                 raise traffic.turn_away(gate)  # noqa: TRY301 -- answered like every other error
             if route.limited:
                 traffic.limits.address(call.address, call.began)
@@ -90,7 +90,8 @@ class Application:
                 raise
             await call.fail(_internal_error())
         finally:
-            gate.running -= 1
+            if entered:
+                gate.leave(call.address)
             traffic.finished(call, route.name, perf_counter() - call.began)
 
     def answer_at_once(self, scope: Scope, headers: dict[bytes, bytes | None], body: bytes) -> tuple[int, bytes, bytes]:

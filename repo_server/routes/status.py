@@ -35,6 +35,9 @@ async def status(context: Context, call: Call) -> None:
         device_id = normalise_device_id(request.device_id)
     except DeviceIdInvalid as error:
         raise HttpError(422, error.code, error.message) from None
+    call.asked = {"device_id": device_id, "records": len(request.records)}
+    context.traffic.limits.device(call.address, device_id, call.began)
+    await context.traffic.share(call, device_id)
     records, rejected = _read(request)
     if records:
         try:
@@ -44,8 +47,9 @@ async def status(context: Context, call: Call) -> None:
             raise HttpError(503, "database_unavailable", message, {"retry-after": str(RETRY_SECONDS)}) from None
         rejected += [RejectedRecord(str(item.record.record_id), item.code, item.message) for item in refused]
     gone = {item.record_id for item in rejected}
-    accepted = dict.fromkeys(str(record.record_id) for record in records)
-    await call.json(StatusResponse(tuple(item for item in accepted if item not in gone), tuple(rejected)))
+    accepted = dict.fromkeys(str(record.record_id) for record in records if str(record.record_id) not in gone)
+    call.told = {"accepted": len(accepted), "rejected": [item.error_code for item in rejected]}
+    await call.json(StatusResponse(tuple(accepted), tuple(rejected)))
 
 
 def _read(request: StatusRequest) -> tuple[list[UpdateRecord], list[RejectedRecord]]:
