@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 _BYTES = re.compile(r"bytes=(.*)", re.IGNORECASE)
 _ONE = re.compile(r"(\d*)-(\d*)", re.ASCII)
 _MAX_DIGITS = 19
+MAX_RANGES = 16
+"""More in one request are a known way to make a server work: it gets the whole file, as the RFC allows."""
+_NEAR = 128
+"""Bytes between two ranges that cost less than another part's head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,13 @@ class Part:
 
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Several parts that do not touch, in the order of the request, with status 206."""
+
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ class NotSatisfiable:
     """No byte of the range exists (416)."""
 
 
-Selection: TypeAlias = Whole | Part | NotModified | PreconditionFailed | NotSatisfiable
+Selection: TypeAlias = Whole | Part | Parts | NotModified | PreconditionFailed | NotSatisfiable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +67,7 @@ class Conditions:
 def select(conditions: Conditions, etag: str, size: int, *, head: bool = False) -> Selection:
     """Decide what to send of a file of ``size`` bytes with a strong ``etag`` (RFC 9110, section 13.2.2).
 
-    Several ranges are answered with the whole file, as the RFC allows: no agent asks for them, and they are a known
-    way to make a server work. A malformed Range is ignored, as it says too. A Range means nothing for HEAD.
+    Ranges that overlap or nearly touch become one. A malformed Range is ignored. A Range means nothing for HEAD.
     """
     if conditions.if_match is not None and not lists(conditions.if_match, etag, weak=False):
         return PreconditionFailed()
@@ -71,22 +82,49 @@ def select(conditions: Conditions, etag: str, size: int, *, head: bool = False) 
 
 def _range(text: str, size: int) -> Selection:
     match = _BYTES.fullmatch(text.strip())
-    if match is None:
+    specs = [] if match is None else [spec for spec in map(str.strip, match.group(1).split(",")) if spec]
+    if not 1 <= len(specs) <= MAX_RANGES:
         return Whole()
-    one = _ONE.fullmatch(match.group(1).strip())
-    if one is None or any(len(digits) > _MAX_DIGITS for digits in one.groups()):
-        return Whole()
-    first, last = one.groups()
-    if not first:
-        if not last:
+    wanted: list[Part] = []
+    for spec in specs:
+        one = _ONE.fullmatch(spec)
+        if one is None or not any(one.groups()) or any(len(digits) > _MAX_DIGITS for digits in one.groups()):
             return Whole()
-        length = min(int(last), size)
-        return Part(size - length, size - 1) if length else NotSatisfiable()
-    if last and int(last) < int(first):
-        return Whole()
-    if int(first) >= size:
+        first, last = one.groups()
+        if first and last and int(last) < int(first):
+            return Whole()
+        part = _part(first, last, size)
+        wanted += [] if part is None else [part]
+    parts = _merged(wanted)
+    if not parts:
         return NotSatisfiable()
+    return parts[0] if len(parts) == 1 else Parts(tuple(parts))
+
+
+def _part(first: str, last: str, size: int) -> Part | None:
+    """Return the bytes of ``first-last``, ``first-`` or ``-length`` that there are, if any."""
+    if not first:
+        length = min(int(last), size)
+        return Part(size - length, size - 1) if length else None
+    if int(first) >= size:
+        return None
     return Part(int(first), min(int(last), size - 1) if last else size - 1)
+
+
+def _merged(wanted: Iterable[Part]) -> list[Part]:
+    """Join what overlaps or is near; the joined stands where its first part did."""
+    parts: list[Part] = []
+    for part in wanted:
+        joined = part
+        place = len(parts)
+        for index in range(len(parts) - 1, -1, -1):
+            other = parts[index]
+            if other.first - _NEAR <= joined.last + 1 and joined.first - _NEAR <= other.last + 1:
+                joined = Part(min(other.first, joined.first), max(other.last, joined.last))
+                del parts[index]
+                place = index
+        parts.insert(place, joined)
+    return parts
 
 
 def lists(header: str, etag: str, *, weak: bool) -> bool:

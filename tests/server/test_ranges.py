@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repo_server.ranges import Conditions, NotModified, NotSatisfiable, Part, PreconditionFailed, Whole, select
+from repo_server.ranges import Conditions, NotModified, NotSatisfiable, Part, Parts, PreconditionFailed, Whole, select
 
 ETAG = '"abc"'
 
@@ -31,7 +31,8 @@ ETAG = '"abc"'
         ("bytes=", Whole()),
         ("bytes=a-b", Whole()),
         ("bytes=1-2-3", Whole()),
-        ("bytes=0-1,5-6", Whole()),
+        ("bytes=0-1,x", Whole()),
+        ("bytes=,", Whole()),
         ("lines=1-2", Whole()),
         ("bytes=\u0661-", Whole()),
         ("bytes=" + "9" * 5000 + "-", Whole()),
@@ -74,8 +75,44 @@ def test_no_range_of_an_empty_file_exists(header: str) -> None:
     assert select(Conditions(range=header), ETAG, 0) == NotSatisfiable()
 
 
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("bytes=0-9,5000-5009", Parts((Part(0, 9), Part(5000, 5009)))),
+        ("bytes=5000-5009, 0-9", Parts((Part(5000, 5009), Part(0, 9)))),
+        ("bytes=0-9,,-10,", Parts((Part(0, 9), Part(9990, 9999)))),
+        ("bytes=0-9,5-6", Part(0, 9)),
+        ("bytes=0-9,100-109", Part(0, 109)),
+        ("bytes=0-9,5000-5009,10-4999", Part(0, 5009)),
+        ("bytes=0-9,20000-", Part(0, 9)),
+        ("bytes=0-,0-,0-", Part(0, 9999)),
+        ("bytes=20000-,-0", NotSatisfiable()),
+        ("bytes=0-9,9-0", Whole()),
+        ("bytes=" + ",".join(f"{n * 500}-{n * 500}" for n in range(16)), 16),
+        ("bytes=" + ",".join(f"{n * 500}-{n * 500}" for n in range(17)), Whole()),
+    ],
+)
+def test_several_ranges_select_what_the_rfc_says(header: str, expected: object) -> None:
+    """What overlaps or nearly touches becomes one; more than sixteen get the whole file."""
+    selection = select(Conditions(range=header), ETAG, 10_000)
+    assert (len(selection.parts) if isinstance(selection, Parts) and expected == 16 else selection) == expected
+
+
+def selected(selection: object) -> list[Part]:
+    return [selection] if isinstance(selection, Part) else list(selection.parts) if isinstance(selection, Parts) else []
+
+
 @given(st.text(alphabet="bytes=0123456789-, ", max_size=30), st.integers(0, 1000))
 def test_a_part_is_always_inside_the_file(header: str, size: int) -> None:
-    selection = select(Conditions(range=header), ETAG, size)
-    if isinstance(selection, Part):
-        assert 0 <= selection.first <= selection.last < size
+    for part in selected(select(Conditions(range=header), ETAG, size)):
+        assert 0 <= part.first <= part.last < size
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 300)), min_size=1, max_size=16), st.integers(1, 2500))
+def test_parts_hold_every_byte_that_was_asked_for_and_none_twice(wanted: list[tuple[int, int]], size: int) -> None:
+    header = "bytes=" + ",".join(f"{first}-{first + more}" for first, more in wanted)
+    parts = selected(select(Conditions(range=header), ETAG, size))
+    sent = [byte for part in parts for byte in range(part.first, part.last + 1)]
+    asked = {byte for first, more in wanted for byte in range(first, first + more + 1) if byte < size}
+    assert len(sent) == len(set(sent))
+    assert asked <= set(sent)
