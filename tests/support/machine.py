@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE_VARIABLE = "COMMANDIT_TEST_CACHE"
 """A folder that outlives a checkout, so that the machine's files are fetched once."""
 TOOLS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3")
+PACKAGES = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "python3")
 BOOT_SECONDS = 90.0
 _HIERARCHIES = [Path("/sys/fs/cgroup") / name for name in (".", "unified", "systemd")]
 _QUIET_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
@@ -39,7 +40,7 @@ def why_not() -> str | None:
 def base_system(cache: Path) -> Path:
     """Return a folder with a minimal Debian of this machine's own release; made once, then kept."""
     cache.mkdir(parents=True, exist_ok=True)
-    made = cache / "debian"
+    made = cache / f"debian-{hashlib.sha256(repr(PACKAGES).encode()).hexdigest()[:8]}"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (made / "complete").exists():
