@@ -50,11 +50,16 @@ def be_resident(root_dir: str, waiting: Waiting) -> int:
 if sys.platform == "win32":
 
     def _be_a_service(root_dir: str) -> int:
+        from agent.errors import AgentError
         from agent.platform.win32 import load_win32
         from agent.platform.windows_service import ServiceHost
 
         waiting = Waiting()
-        return ServiceHost(load_win32(), waiting).run(lambda: be_resident(root_dir, waiting))
+        try:
+            return ServiceHost(load_win32(), waiting).run(lambda: be_resident(root_dir, waiting))
+        except AgentError as error:
+            print(f"{error.code.name}: {error.message}", file=sys.stderr)  # noqa: T201 -- a person started it
+            return error.code.exit_code
 
 
 def _plain(arguments: Sequence[str]) -> tuple[str | None, str]:

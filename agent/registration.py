@@ -2,47 +2,112 @@
 
 from __future__ import annotations
 
+import os
+from typing import Protocol
+
 from agent.codes import Code
 from agent.endpoint import Endpoint
 from agent.errors import AgentError
-from agent.platform.cgroup import own_groups
-from agent.platform.ownservice import BOOTED, OwnService, RunAs
+from agent.platform.ownservice import BOOTED, RunAs
 from agent.platform.spawn import agent_command
+from repo_server.core.model import Os
 from repo_server.core.package import ServiceKind
 
 
+class OwnRegistration(Protocol):
+    """The agent with a system's service manager. Idempotent; a killed one is repeated."""
+
+    def current(self) -> RunAs:
+        """Return how the agent is registered now."""
+
+    def register(self, run_as: RunAs, interval_seconds: int) -> None:
+        """Make the agent run so from now on and at each boot; ``NONE`` takes it out. Raises ``AgentError``."""
+
+
+_MANAGERS = {
+    Os.LINUX: ServiceKind.SYSTEMD,
+    Os.MACOS: ServiceKind.LAUNCHD,
+    Os.WINDOWS: ServiceKind.WINDOWS_SERVICE,
+}
+_EXPECTED = {
+    Os.LINUX: "service_manager systemd, a machine that systemd runs, and no --root-dir",
+    Os.MACOS: "service_manager launchd, and no --root-dir",
+    Os.WINDOWS: "service_manager windows-service, and no --root-dir",
+}
+
+
 def register_agent(endpoint: Endpoint, run_as: RunAs | None) -> None:
-    """Register the agent with systemd where that runs this machine's components; ``None`` keeps how it runs.
+    """Register the agent where the system's own manager runs this machine's components; ``None`` keeps how it runs.
 
     The lock must be free. Raises ``AgentError``: NOT_SUPPORTED if ``run_as`` was asked for and cannot be.
     """
-    if not _is_for_systemd(endpoint):
+    if not _is_for_system(endpoint):
         if run_as not in {None, RunAs.NONE}:
             raise AgentError(
                 Code.NOT_SUPPORTED,
-                f"the agent cannot run as {run_as}: expected service_manager systemd, a machine that systemd runs, "
-                "and no --root-dir. Everything else is installed; start commandit-updater run by yourself",
+                f"the agent cannot run as {run_as}: expected {_EXPECTED[endpoint.world.platform.os]}. "
+                "Everything else is installed; start commandit-updater run by yourself",
             )
         return
-    service = _own_service(endpoint)
+    own = own_registration(endpoint)
     if run_as is None:
-        before = service.current()
+        before = own.current()
         run_as = RunAs.DAEMON if before is RunAs.NONE else before
-    service.register(run_as, endpoint.config.update_check_interval_seconds)
+    own.register(run_as, endpoint.config.update_check_interval_seconds)
 
 
 def unregister_agent(endpoint: Endpoint) -> None:
-    """Stop the agent's own units and take them out; nothing to do where there are none. Idempotent."""
-    if _is_for_systemd(endpoint):
-        _own_service(endpoint).register(RunAs.NONE, endpoint.config.update_check_interval_seconds)
+    """Stop the agent itself and take it out of the system; nothing to do where it is not in there. Idempotent."""
+    if _is_for_system(endpoint):
+        own_registration(endpoint).register(RunAs.NONE, endpoint.config.update_check_interval_seconds)
 
 
-def _is_for_systemd(endpoint: Endpoint) -> bool:
-    wanted = endpoint.config.service_manager in {None, ServiceKind.SYSTEMD}
-    return wanted and endpoint.paths.is_whole_machine and BOOTED.is_dir()
+def _is_for_system(endpoint: Endpoint) -> bool:
+    system = endpoint.world.platform.os
+    wanted = endpoint.config.service_manager in {None, _MANAGERS[system]}
+    there = system is not Os.LINUX or BOOTED.is_dir()
+    return wanted and there and endpoint.paths.is_whole_machine
 
 
-def _own_service(endpoint: Endpoint) -> OwnService:
-    installed = endpoint.paths.install("updater") / "bin" / "commandit-updater"
-    command = [str(installed)] if installed.exists() else agent_command()
-    return OwnService(endpoint.programs, command, within=own_groups())
+def own_registration(endpoint: Endpoint) -> OwnRegistration:
+    """Return the agent's registration with this system."""
+    return {Os.LINUX: _systemd, Os.MACOS: _launchd, Os.WINDOWS: _windows}[endpoint.world.platform.os](endpoint)
+
+
+def _systemd(endpoint: Endpoint) -> OwnRegistration:
+    from agent.platform.cgroup import own_groups
+    from agent.platform.ownservice import OwnService
+
+    return OwnService(endpoint.programs, _command(endpoint, "commandit-updater"), within=own_groups())
+
+
+def _launchd(endpoint: Endpoint) -> OwnRegistration:
+    from agent.platform.launchctl import launchctl
+    from agent.platform.launchd import DAEMONS
+    from agent.platform.launchd_ownservice import LaunchdOwnService
+
+    return LaunchdOwnService(
+        launchctl,
+        endpoint.world.clock,
+        _command(endpoint, "commandit-updater"),
+        endpoint.paths.root_dir / DAEMONS,
+        endpoint.paths.run,
+        _own_pids(),
+    )
+
+
+def _windows(endpoint: Endpoint) -> OwnRegistration:
+    from agent.platform.win32 import load_win32
+    from agent.platform.windows_ownservice import WindowsOwnService
+
+    command = _command(endpoint, "commandit-updater.exe")
+    return WindowsOwnService(load_win32(), endpoint.world.clock, command, _own_pids())
+
+
+def _command(endpoint: Endpoint, program: str) -> list[str]:
+    installed = endpoint.paths.install("updater") / "bin" / program
+    return [str(installed)] if installed.exists() else agent_command()
+
+
+def _own_pids() -> frozenset[int]:
+    return frozenset({os.getpid(), os.getppid()})

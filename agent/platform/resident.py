@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.trigger import SOCKET
+
 if sys.platform == "win32":
     from agent.platform.triggerpipe import TriggerPipe as Trigger
     from agent.platform.unsupervised import Unsupervised as Supervision
@@ -17,7 +19,6 @@ if sys.platform == "win32":
 else:
     from agent.platform.posix_waiting import Child, Waiting
     from agent.platform.triggersocket import TriggerSocket as Trigger
-    from agent.trigger import SOCKET
 
     if sys.platform == "linux":
         from agent.supervision import Supervision

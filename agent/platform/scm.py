@@ -5,14 +5,24 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes import c_char, c_int32, c_uint32, c_wchar_p
 from dataclasses import dataclass
+from typing import Any
 
 from agent.platform import win32
-from agent.platform.win32 import FailureActions, ScAction, ServiceStatus, ServiceStatusProcess, Win32
+from agent.platform.win32 import (
+    FailureActions,
+    ScAction,
+    ServiceConfig,
+    ServiceStatus,
+    ServiceStatusProcess,
+    Win32,
+)
 
 STOPPED, START_PENDING, STOP_PENDING, RUNNING = 1, 2, 3, 4
 
 _SC_MANAGER_CONNECT, _SC_MANAGER_CREATE_SERVICE = 0x0001, 0x0002
+_QUERY_CONFIG = 0x0001
 _CHANGE_CONFIG, _QUERY_STATUS, _START, _STOP, _DELETE = 0x0002, 0x0004, 0x0010, 0x0020, 0x0001_0000
 _ALL = _CHANGE_CONFIG | _QUERY_STATUS | _START | _STOP | _DELETE
 _OWN_PROCESS = 0x10
@@ -21,10 +31,12 @@ _ERROR_NORMAL = 1
 _NO_CHANGE = 0xFFFF_FFFF
 _CONTROL_STOP = 1
 _STATUS_PROCESS_INFO = 0
-_CONFIG_FAILURE_ACTIONS = 2
+_CONFIG_DESCRIPTION, _CONFIG_FAILURE_ACTIONS, _CONFIG_DELAYED_START, _CONFIG_FAILURE_FLAG = 1, 2, 3, 4
 _ACTION_RESTART = 1
 _RESTART_DELAY_MS = 10_000
 _RESET_SECONDS = 24 * 3600
+_MOST_CONFIG_BYTES = 8192
+"""As much as Windows ever returns."""
 
 _PROCESS_TERMINATE, _SYNCHRONIZE = 0x0001, 0x0010_0000
 
@@ -72,6 +84,28 @@ class ServiceControl:
         with self._service(name, _ALL) as there:
             self._change(there, _AUTO_START, command_line)
             self._restart_after_failure(there, times=1)
+
+    def describe(self, name: str, text: str) -> None:
+        """Say what a service is for, let it start after those that Windows needs, and count a bad exit as failure."""
+        with self._service(name, _CHANGE_CONFIG) as service:
+            self._change_more(service, _CONFIG_DESCRIPTION, c_wchar_p(text))
+            self._change_more(service, _CONFIG_DELAYED_START, c_int32(1))
+            self._change_more(service, _CONFIG_FAILURE_FLAG, c_int32(1))
+
+    def command_line(self, name: str) -> str | None:
+        """Return what a service starts, ``None`` if there is no such service."""
+        buffer, needed = (c_char * _MOST_CONFIG_BYTES)(), c_uint32()
+        try:
+            with self._service(name, _QUERY_CONFIG) as service:
+                done = self._api.advapi32.QueryServiceConfigW(
+                    service, ctypes.addressof(buffer), ctypes.sizeof(buffer), ctypes.pointer(needed)
+                )
+                self._check(done, "QueryServiceConfigW")
+        except win32.WindowsFailure as error:
+            if error.errno == win32.ERROR_SERVICE_DOES_NOT_EXIST:
+                return None
+            raise
+        return str(ServiceConfig.from_buffer(buffer).command_line)
 
     def hold_back(self, name: str) -> None:
         """Keep a service from being started at boot, and by Windows after it was ended by force."""
@@ -133,7 +167,10 @@ class ServiceControl:
         # The last action is repeated, so one is for ever; none with a pointer that is not null deletes those there.
         actions = (ScAction * 1)(ScAction(_ACTION_RESTART, _RESTART_DELAY_MS))
         failure = FailureActions(_RESET_SECONDS, None, None, times, actions)
-        done = self._api.advapi32.ChangeServiceConfig2W(service, _CONFIG_FAILURE_ACTIONS, ctypes.addressof(failure))
+        self._change_more(service, _CONFIG_FAILURE_ACTIONS, failure)
+
+    def _change_more(self, service: int, what: int, value: Any) -> None:
+        done = self._api.advapi32.ChangeServiceConfig2W(service, what, ctypes.addressof(value))
         self._check(done, "ChangeServiceConfig2W")
 
     def _query(self, service: int) -> ServiceState:

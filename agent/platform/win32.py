@@ -24,16 +24,23 @@ ERROR_LOCK_VIOLATION = 33
 ERROR_FILE_EXISTS = 80
 ERROR_INVALID_PARAMETER = 87
 ERROR_DISK_FULL = 112
+ERROR_CALL_NOT_IMPLEMENTED = 120
 ERROR_DIR_NOT_EMPTY = 145
 ERROR_ALREADY_EXISTS = 183
+ERROR_MORE_DATA = 234
 ERROR_DIRECTORY = 267
+ERROR_PIPE_CONNECTED = 535
+ERROR_IO_INCOMPLETE = 996
+ERROR_IO_PENDING = 997
 ERROR_SERVICE_ALREADY_RUNNING = 1056
 ERROR_SERVICE_DOES_NOT_EXIST = 1060
 ERROR_SERVICE_CANNOT_ACCEPT_CTRL = 1061
 ERROR_SERVICE_NOT_ACTIVE = 1062
+ERROR_FAILED_SERVICE_CONTROLLER_CONNECT = 1063
 ERROR_SERVICE_MARKED_FOR_DELETE = 1072
 ERROR_SERVICE_EXISTS = 1073
 WAIT_TIMEOUT = 258
+WAIT_FAILED = 0xFFFF_FFFF
 INVALID_HANDLE = 0xFFFF_FFFF_FFFF_FFFF
 """INVALID_HANDLE_VALUE of a 64-bit Windows, as ctypes returns it."""
 
@@ -76,6 +83,22 @@ class ServiceStatus(ctypes.Structure):
     _fields_ = ServiceStatusProcess._fields_[:7]
 
 
+class ServiceConfig(ctypes.Structure):
+    """QUERY_SERVICE_CONFIGW."""
+
+    _fields_ = (
+        ("service_type", c_uint32),
+        ("start_type", c_uint32),
+        ("error_control", c_uint32),
+        ("command_line", c_wchar_p),
+        ("load_order_group", c_wchar_p),
+        ("tag", c_uint32),
+        ("dependencies", c_void_p),
+        ("account", c_wchar_p),
+        ("display_name", c_wchar_p),
+    )
+
+
 class ScAction(ctypes.Structure):
     """SC_ACTION: what to do when a service has failed, and after how many milliseconds."""
 
@@ -100,8 +123,14 @@ class FileAttributeTagInfo(ctypes.Structure):
     _fields_ = (("attributes", c_uint32), ("reparse_tag", c_uint32))
 
 
+class SecurityAttributes(ctypes.Structure):
+    """SECURITY_ATTRIBUTES."""
+
+    _fields_ = (("length", c_uint32), ("descriptor", c_void_p), ("inherit", c_int32))
+
+
 class Overlapped(ctypes.Structure):
-    """OVERLAPPED: where in a file a lock lies."""
+    """OVERLAPPED: where in a file a lock lies, and what is under way."""
 
     _fields_ = (
         ("internal", c_void_p),
@@ -110,6 +139,18 @@ class Overlapped(ctypes.Structure):
         ("offset_high", c_uint32),
         ("event", c_void_p),
     )
+
+
+# What Windows calls back. On 64 bits there is one calling convention, so CFUNCTYPE is that of Windows, too.
+ConsoleHandler = ctypes.CFUNCTYPE(c_int32, c_uint32)
+ControlHandler = ctypes.CFUNCTYPE(c_uint32, c_uint32, c_uint32, c_void_p, c_void_p)
+ServiceMain = ctypes.CFUNCTYPE(None, c_uint32, c_void_p)
+
+
+class ServiceTableEntry(ctypes.Structure):
+    """SERVICE_TABLE_ENTRYW."""
+
+    _fields_ = (("name", c_wchar_p), ("main", ServiceMain))
 
 
 Prototype = tuple[Any, ...]
@@ -127,12 +168,16 @@ ADVAPI32: Mapping[str, Prototype] = {
         c_wchar_p, c_wchar_p,
     ),
     "ChangeServiceConfig2W": (c_int32, c_void_p, c_uint32, c_void_p),
+    "QueryServiceConfigW": (c_int32, c_void_p, c_void_p, c_uint32, POINTER(c_uint32)),
     "StartServiceW": (c_int32, c_void_p, c_uint32, c_void_p),
     "ControlService": (c_int32, c_void_p, c_uint32, POINTER(ServiceStatus)),
     "QueryServiceStatusEx": (
         c_int32, c_void_p, c_uint32, POINTER(ServiceStatusProcess), c_uint32, POINTER(c_uint32),
     ),
     "DeleteService": (c_int32, c_void_p),
+    "StartServiceCtrlDispatcherW": (c_int32, c_void_p),
+    "RegisterServiceCtrlHandlerExW": (c_void_p, c_wchar_p, ControlHandler, c_void_p),
+    "SetServiceStatus": (c_int32, c_void_p, POINTER(ServiceStatus)),
     "CloseServiceHandle": (c_int32, c_void_p),
     "ConvertStringSecurityDescriptorToSecurityDescriptorW": (
         c_int32, c_wchar_p, c_uint32, POINTER(c_void_p), POINTER(c_uint32),
@@ -155,6 +200,28 @@ KERNEL32: Mapping[str, Prototype] = {
     "TerminateProcess": (c_int32, c_void_p, c_uint32),
     "WaitForSingleObject": (c_uint32, c_void_p, c_uint32),
     "CloseHandle": (c_int32, c_void_p),
+    "CreateEventW": (c_void_p, c_void_p, c_int32, c_int32, c_wchar_p),
+    "SetEvent": (c_int32, c_void_p),
+    "WaitForMultipleObjects": (c_uint32, c_uint32, c_void_p, c_int32, c_uint32),
+    "ResetEvent": (c_int32, c_void_p),
+    "CreateNamedPipeW": (
+        c_void_p,
+        c_wchar_p,
+        c_uint32,
+        c_uint32,
+        c_uint32,
+        c_uint32,
+        c_uint32,
+        c_uint32,
+        POINTER(SecurityAttributes),
+    ),
+    "ConnectNamedPipe": (c_int32, c_void_p, POINTER(Overlapped)),
+    "DisconnectNamedPipe": (c_int32, c_void_p),
+    "GetOverlappedResult": (c_int32, c_void_p, POINTER(Overlapped), POINTER(c_uint32), c_int32),
+    "ReadFile": (c_int32, c_void_p, c_void_p, c_uint32, c_void_p, POINTER(Overlapped)),
+    "WriteFile": (c_int32, c_void_p, c_void_p, c_uint32, c_void_p, POINTER(Overlapped)),
+    "CancelIo": (c_int32, c_void_p),
+    "SetConsoleCtrlHandler": (c_int32, ConsoleHandler, c_int32),
     "CreateJobObjectW": (c_void_p, c_void_p, c_wchar_p),
     "SetInformationJobObject": (c_int32, c_void_p, c_uint32, c_void_p, c_uint32),
     "AssignProcessToJobObject": (c_int32, c_void_p, c_void_p),

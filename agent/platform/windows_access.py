@@ -16,6 +16,8 @@ PRIVATE = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 """Owned by the Administrators; full access for SYSTEM and Administrators, inherited by all below, nobody else."""
 PUBLIC = f"{PRIVATE}(A;OICI;0x1200a9;;;BU)"
 """The same, and users may read and execute."""
+ONLY_US = "D:P(A;;GA;;;SY)(A;;GA;;;BA)"
+"""Of a pipe: SYSTEM and Administrators."""
 
 _REVISION = 1
 _FILE_OBJECT = 1
@@ -123,7 +125,7 @@ def protect(api: Win32, folder: Path, descriptor: str = PRIVATE) -> None:
 
     Protected: what the folder above grants, to all users say, is not inherited. What lies in the folder inherits.
     """
-    with _descriptor(api, descriptor) as memory:
+    with descriptor_in_memory(api, descriptor) as memory:
         owner, acl, present, defaulted = c_void_p(), c_void_p(), c_int32(), c_int32()
         if not api.advapi32.GetSecurityDescriptorOwner(memory, pointer(owner), pointer(defaulted)):
             raise api.failure("GetSecurityDescriptorOwner")
@@ -138,7 +140,8 @@ def protect(api: Win32, folder: Path, descriptor: str = PRIVATE) -> None:
 
 
 @contextmanager
-def _descriptor(api: Win32, text: str) -> Iterator[c_void_p]:
+def descriptor_in_memory(api: Win32, text: str) -> Iterator[c_void_p]:
+    """Give a security descriptor that is written as text; raise ``WindowsFailure``."""
     memory = c_void_p()
     convert = api.advapi32.ConvertStringSecurityDescriptorToSecurityDescriptorW
     if not convert(text, _REVISION, pointer(memory), None):

@@ -94,7 +94,7 @@ class LaunchdSimulator:
             *(f"\t\t{argument}" for argument in job.content["ProgramArguments"]),
             "\t}",
             "\tenvironment = {",
-            *(f"\t\t{name} => {value}" for name, value in job.content["EnvironmentVariables"].items()),
+            *(f"\t\t{name} => {value}" for name, value in job.content.get("EnvironmentVariables", {}).items()),
             "\t\tpid = 1",
             "\t}",
             f"\truns = {job.runs}",
@@ -163,7 +163,8 @@ class LaunchdSimulator:
                 Path(content["StandardErrorPath"]).open("ab") as err,
             ):
                 job.process = subprocess.Popen(
-                    content["ProgramArguments"], cwd=content["WorkingDirectory"], env=content["EnvironmentVariables"],
+                    content["ProgramArguments"], cwd=content.get("WorkingDirectory", "/"),
+                    env=content.get("EnvironmentVariables", {}),
                     stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, umask=content["Umask"],
                 )  # fmt: skip
         except OSError:
@@ -181,8 +182,14 @@ class LaunchdSimulator:
                 job.last_exit, job.process, job.ended_at = job.process.returncode, None, now
             if job.process is None and job.kill_at is not None:
                 del self.jobs[label]
-            elif job.process is None and job.last_exit != 78 and now >= job.ended_at + self.throttle_seconds:
+            elif job.process is None and job.last_exit != 78 and now >= job.ended_at + self._pause(job):
                 self._spawn(job)
+
+    def _pause(self, job: SimulatedJob) -> float:
+        """Return how long after its end a job is started again."""
+        if job.content.get("KeepAlive"):
+            return self.throttle_seconds
+        return float(job.content.get("StartInterval", float("inf")))
 
 
 def _signal(job: SimulatedJob, number: signal.Signals) -> None:

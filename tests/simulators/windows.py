@@ -18,11 +18,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from ctypes import POINTER, cast
+from ctypes import POINTER, c_int32, c_wchar_p, cast
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from simulators.windows_waits import SimulatedPipe, WaitsOfWindows
 
 from agent.platform import win32
 from agent.platform.jobs import ExtendedLimits
@@ -33,6 +35,7 @@ from agent.platform.win32 import (
     FailureActions,
     FileAttributeTagInfo,
     Prototype,
+    ServiceConfig,
     ServiceStatusProcess,
     Win32,
 )
@@ -66,6 +69,9 @@ class SimulatedService:
     ended_at: float | None = None
     """When it failed; ``None`` if it was stopped."""
     deleted: bool = False
+    text: str = ""
+    flags: dict[int, bool] = field(default_factory=dict)
+    """3: started late at boot; 4: a bad exit code is a failure."""
 
 
 @dataclass
@@ -85,7 +91,7 @@ class SimulatedJob:
 
 
 @dataclass
-class WindowsSimulator:
+class WindowsSimulator(WaitsOfWindows):
     """A machine with services. ``folder``: the working directory of their programs."""
 
     folder: str
@@ -105,6 +111,14 @@ class WindowsSimulator:
     moves: list[tuple[str, str | None, int]] = field(default_factory=list)
     security: dict[str, tuple[str, int]] = field(default_factory=dict)
     open_handles: dict[int, Any] = field(default_factory=dict)
+    lasting: Any = None
+    """What a structure that was returned points into."""
+    pipe: SimulatedPipe | None = None
+    by_windows: bool = False
+    """Whether this program was started as a service."""
+    statuses: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    """State, controls accepted, own exit code, check point, hint."""
+    control: Any = None
     error: int = 0
     _numbers: Any = field(default_factory=lambda: itertools.count(0x1_0000_0001))
     _memory: dict[int, Any] = field(default_factory=dict)
@@ -139,7 +153,7 @@ class WindowsSimulator:
 
         def call(*arguments: Any) -> Any:
             self.calls.append(name)
-            self._catch_up()
+            self.catch_up()
             if self.failing.get(name):
                 return self._fail(self.failing[name].pop(0))
             return body(*arguments)
@@ -197,7 +211,12 @@ class WindowsSimulator:
 
     def ChangeServiceConfig2W(self, handle: int, level: int, info: int) -> int:  # noqa: N802
         service = self._service(handle, 2)
-        assert level == 2
+        if level == 1:
+            service.text = cast(info, POINTER(c_wchar_p)).contents.value or ""
+        if level in {3, 4}:
+            service.flags[level] = bool(cast(info, POINTER(c_int32)).contents.value)
+        if level != 2:
+            return 1
         actions = cast(info, POINTER(FailureActions)).contents
         if not actions.count:
             service.restarts_after = None
@@ -205,6 +224,14 @@ class WindowsSimulator:
         self._service(handle, 0x10)
         assert actions.actions[0].kind == 1
         service.restarts_after = actions.actions[0].delay / 1000
+        return 1
+
+    def QueryServiceConfigW(self, handle: int, buffer: int, size: int, needed: Any) -> int:  # noqa: N802
+        service = self._service(handle, 1)
+        assert size == 8192
+        needed.contents.value = ctypes.sizeof(ServiceConfig)
+        self.lasting = config = ServiceConfig(command_line=service.command_line)
+        ctypes.memmove(buffer, ctypes.addressof(config), ctypes.sizeof(config))
         return 1
 
     def StartServiceW(self, handle: int, count: int, arguments: int | None) -> int:  # noqa: N802
@@ -323,6 +350,8 @@ class WindowsSimulator:
         assert inherit == 0
         if access == 0x0101:
             return self._handle(pid)
+        if access == 0x10_0000:
+            return self._handle(pid)
         assert access == 0x10_0001
         found = [one.process for one in self.services.values() if one.process is not None and one.process.pid == pid]
         return self._handle(found[0]) if found else self._fail(win32.ERROR_INVALID_PARAMETER)
@@ -336,12 +365,10 @@ class WindowsSimulator:
             process.send_signal(signal.SIGKILL)
         return 1
 
-    def WaitForSingleObject(self, handle: int, milliseconds: int) -> int:  # noqa: N802
-        assert milliseconds == 0
-        return win32.WAIT_TIMEOUT if self.open_handles[handle].poll() is None else 0
-
     def CloseHandle(self, handle: int) -> int:  # noqa: N802
         closed = self.open_handles.pop(handle)
+        if closed is self.pipe:
+            self.pipe = None
         if isinstance(closed, SimulatedFile) and closed.descriptor is not None:
             os.close(closed.descriptor)
         if isinstance(closed, SimulatedJob) and closed.ends_when_closed:
@@ -399,7 +426,7 @@ class WindowsSimulator:
         how |= os.O_APPEND if access & 0x4 else 0
         assert access & 0x8000_0080, "its attributes may be asked for"
         try:
-            return self._handle(SimulatedFile(os.open(name, how, 0o666), 0x80))
+            return self._handle(SimulatedFile(os.open(name, how, 0o777), 0x80))
         except OSError as error:
             self._fail(_number(error))
             return INVALID_HANDLE
@@ -455,7 +482,7 @@ class WindowsSimulator:
         service.exit_code = service.own_exit_code = 0
         return True
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Note ends; start those again that failed."""
         for service in self.services.values():
             if service.process is not None and service.process.poll() is not None:
