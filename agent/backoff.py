@@ -32,9 +32,17 @@ def retry_after_seconds(header: str | None, now: datetime | None) -> float | Non
     elif now is None:
         return None
     else:
-        try:
-            then = parsedate_to_datetime(text)
-        except (ValueError, OverflowError, IndexError, TypeError):
+        then = http_date(text)
+        if then is None:
             return None
-        seconds = ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
+        seconds = (then - now).total_seconds()
     return min(LONGEST_RETRY_AFTER, max(SHORTEST_RETRY_AFTER, seconds))
+
+
+def http_date(header: str | None) -> datetime | None:
+    """Read a date of HTTP; ``None`` if it is absent or junk."""
+    try:
+        then = parsedate_to_datetime(header or "")
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
+    return then if then.tzinfo else then.replace(tzinfo=UTC)

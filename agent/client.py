@@ -85,7 +85,7 @@ class Client:
             if answer.status != 200:  # noqa: PLR2004 -- OK
                 raise self._refusal(answer, content)
             try:
-                return msgspec.json.decode(content, type=kind)
+                return _decoded(content, kind)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise _unusable(answer, content, f"{error}") from None
 
@@ -100,6 +100,18 @@ class Client:
         }.get(answer.status, Code.HTTP_STATUS)
         message = f"{answer.url} answers {describe(answer.status)}{': ' + said if said else ''}"
         return NetworkFailure(code, message, retry_after_seconds=retry_after, status=answer.status)
+
+
+def _decoded(content: bytes, kind: type[_Kind]) -> _Kind:
+    """Decode an answer; when to ask again is advice, and junk in its place is as if the server had said nothing."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError:
+        if kind is not CheckResponse:
+            raise
+        fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+        fields["next_check_seconds"] = msgspec.Raw(b"0")
+        return msgspec.json.decode(msgspec.json.encode(fields), type=kind)
 
 
 def looks_like_a_page(content_type: str | None, start: bytes) -> bool:

@@ -43,6 +43,7 @@ class Cycle:
         self._endpoint = endpoint
         self._trigger = trigger
         self._reinstall = reinstall
+        self._retry_after: float | None = None
         self._standing = Standing(endpoint)
         self._attempts = endpoint.paths.state / ATTEMPTS
         config, clock, random = endpoint.config, endpoint.world.clock, endpoint.world.random
@@ -53,7 +54,6 @@ class Cycle:
 
     def run(self) -> Result:
         """Do everything; what fails is in the result, the status and the log. Raises ``LocalFailure`` only."""
-        retry_after = None
         try:
             result = self._recover_and_update()
         except Stuck as error:
@@ -61,13 +61,13 @@ class Cycle:
         except Interrupted:
             result = failed(Code.CANCELLED, "told to end before anything was changed")
         except AgentError as error:
-            retry_after = error.retry_after_seconds if isinstance(error, NetworkFailure) else None
+            self._retry_after = error.retry_after_seconds if isinstance(error, NetworkFailure) else None
             self._endpoint.log.event(Severity.ERROR, error.message, code=error.code)
             result = failed(error.code, error.message)
         finally:
             self._transport.close()
         if result.code.is_transient or result.code in _LOCAL:
-            self._standing.not_answered(retry_after)
+            self._standing.not_answered(self._retry_after)
         self._standing.concluded(result)
         return result
 
@@ -220,6 +220,7 @@ class Cycle:
         sequence = self._sequence(plan.updates)
         self._standing.began(sequence)
         result = result_of(endpoint.runner(source).run(endpoint.journal.begin(sequence)))
+        self._retry_after = downloader.retry_after_seconds
         return replace(result, left_behind=left_behind) if result.installed else result
 
     def _sequence(self, updates: tuple[Update, ...]) -> Sequence:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent.backoff import full_jitter, retry_after_seconds
+from agent.backoff import full_jitter, http_date, retry_after_seconds
 from agent.client import looks_like_a_page
 from agent.codes import Code
 from agent.errors import AgentError, LocalFailure, NetworkFailure, TrustRefused
@@ -92,6 +93,8 @@ class Downloader:
         self._monotonic = monotonic
         self._free_bytes = free_bytes
         self._limits = limits
+        self.retry_after_seconds: float | None = None
+        """When the sources of the last download that failed want to be asked again; ``None``: they did not say."""
 
     def fetch(self, update: Update, into: Path) -> Path:
         """Return the file ``into/<sha256>`` with exactly the announced bytes, durable.
@@ -112,6 +115,9 @@ class Downloader:
             self._check_space(part, into)
             try:
                 return self._from_any(update, part)
+            except NetworkFailure as failure:
+                self.retry_after_seconds = failure.retry_after_seconds
+                raise
             except (TrustRefused, LocalFailure):
                 # A disk that is full is not left full, and wrong bytes are not kept (FR-UPD-008, EH-CLI-002).
                 part.discard()
@@ -216,7 +222,11 @@ class Downloader:
             found = Entity(url, tag) if tag and _STRONG_ETAG.fullmatch(tag) else None
             if found != entity:
                 part.remember(found)
-            for piece in answer.pieces():
+            pieces = answer.pieces()
+            first = next(pieces, b"")
+            if answer.status == _OK:
+                _check_whole(answer, part, first)
+            for piece in itertools.chain((first,), pieces):
                 part.append(piece)
                 meter.count(len(piece), self._monotonic(), url)
         if not part.complete:
@@ -239,17 +249,21 @@ class Downloader:
             return
         if answer.status != _OK:
             raise _refusal(answer)
-        if looks_like_a_page(answer.header("content-type"), b""):
-            raise NetworkFailure(
-                Code.CAPTIVE_PORTAL,
-                f"{answer.url} answers with a web page; if this network has a login page, log in",
-                status=answer.status,
-            )
         if part.offset:
             part.restart()
-        length = answer.header("content-length")
-        if length is not None and length != str(part.missing):
-            raise TrustRefused(Code.SIZE_MISMATCH, f"{answer.url} has {length} bytes; announced are {part.missing}")
+
+
+def _check_whole(answer: Answer, part: PartFile, first: bytes) -> None:
+    """Refuse a web page, whatever it calls itself, and a file of another size."""
+    if looks_like_a_page(answer.header("content-type"), first):
+        raise NetworkFailure(
+            Code.CAPTIVE_PORTAL,
+            f"{answer.url} answers with a web page; if this network has a login page, log in",
+            status=answer.status,
+        )
+    length = answer.header("content-length")
+    if length is not None and length != str(part.missing):
+        raise TrustRefused(Code.SIZE_MISMATCH, f"{answer.url} has {length} bytes; announced are {part.missing}")
 
 
 def _refusal(answer: Answer) -> NetworkFailure:
@@ -257,7 +271,8 @@ def _refusal(answer: Answer) -> NetworkFailure:
     return NetworkFailure(
         codes.get(answer.status, Code.HTTP_STATUS),
         f"{answer.url} answers {describe(answer.status)}",
-        retry_after_seconds=retry_after_seconds(answer.header("retry-after"), None),
+        # A date is meant by the server's clock, which it says.
+        retry_after_seconds=retry_after_seconds(answer.header("retry-after"), http_date(answer.header("date"))),
         status=answer.status,
     )
 

@@ -16,8 +16,12 @@ JITTER = 0.1
 
 
 def after_answer(configured: int, server: int, random: Callable[[], float]) -> float:
-    """Return seconds to the next check: what the configuration says, or else the server, within 30 s and 24 h."""
-    wanted = float(server if configured == DEFAULT_INTERVAL else configured)
+    """Return seconds to the next check: what the configuration says, or else the server, within 30 s and 24 h.
+
+    A server that says 0 or less says nothing.
+    """
+    said = min(server, LONGEST) if server > 0 else DEFAULT_INTERVAL
+    wanted = float(said if configured == DEFAULT_INTERVAL else configured)
     return min(LONGEST, max(SHORTEST, spread(wanted, random)))
 
 

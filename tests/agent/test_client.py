@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import gzip
 import hashlib
 import ipaddress
 import json
@@ -29,6 +30,7 @@ from agent.client import MAX_ANSWER_BYTES, Client, Retries
 from agent.codes import Code
 from agent.errors import NetworkFailure
 from agent.http import Timeouts, Transport
+from agent.schedule import DEFAULT_INTERVAL, LONGEST, after_answer
 from repo_server.core.wire import CheckRequest, CheckResponse, StatusRequest
 
 NOW = dt.datetime(2026, 11, 21, 17, 0, tzinfo=dt.UTC)
@@ -162,6 +164,18 @@ def endless_interim(_: Request, reply: Reply) -> None:
         reply.raw(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
+def endless_headers(_: Request, reply: Reply) -> None:
+    reply.raw(b"HTTP/1.1 200 OK\r\n")
+    while not reply.stopping.is_set():
+        reply.raw(b"x: y\r\n" * 1000)
+
+
+def endless_header(_: Request, reply: Reply) -> None:
+    reply.raw(b"HTTP/1.1 200 OK\r\nx: ")
+    while not reply.stopping.is_set():
+        reply.raw(b"y" * 10_000)
+
+
 def silent(_: Request, reply: Reply) -> None:
     reply.stopping.wait(30)
 
@@ -199,7 +213,11 @@ HOSTILE: dict[str, tuple[Callable[[Request, Reply], None], Code]] = {
     "sends no JSON": (answering(200, b"hello"), Code.BAD_RESPONSE),
     "sends nothing": (answering(200, b""), Code.BAD_RESPONSE),
     "sends other JSON": (answering(200, b"[1]"), Code.BAD_RESPONSE),
-    "sends wrong types": (answering(200, ANSWER.replace(b"60", b'"x"')), Code.BAD_RESPONSE),
+    "sends wrong types": (answering(200, ANSWER.replace(b'"catalogue": 1', b'"catalogue": "x"')), Code.BAD_RESPONSE),
+    "sends more than it says": (lambda _, reply: reply.send(200, ANSWER, claim=20), Code.BAD_RESPONSE),
+    "sends headers without end": (endless_headers, Code.NETWORK),
+    "sends a header without end": (endless_header, Code.NETWORK),
+    "sends a bomb": (answering(200, gzip.compress(bytes(50_000_000)), content_encoding="gzip"), Code.BAD_RESPONSE),
     "sends deep JSON": (answering(200, b"[" * 500_000), Code.BAD_RESPONSE),
     "sends no UTF-8": (answering(200, ANSWER.replace(b"default", b"\xff")), Code.BAD_RESPONSE),
     "sends compressed": (answering(200, b"\x1f\x8b", content_encoding="gzip"), Code.BAD_RESPONSE),
@@ -211,6 +229,11 @@ HOSTILE: dict[str, tuple[Callable[[Request, Reply], None], Code]] = {
     "limits": (answering(429, b"{}", retry_after="120"), Code.RATE_LIMITED),
     "redirects elsewhere": (answering(307, b"", location="http://192.0.2.1/"), Code.REDIRECT_REFUSED),
     "redirects to another port": (answering(307, b"", location="http://127.0.0.1:1/"), Code.REDIRECT_REFUSED),
+    "redirects to another host with our name before it": (
+        lambda request, reply: reply.send(307, location=f"http://{request.headers['host']}@192.0.2.1/"),
+        Code.REDIRECT_REFUSED,
+    ),
+    "redirects to another host without a scheme": (answering(307, b"", location="//192.0.2.1/"), Code.REDIRECT_REFUSED),
     "redirects to a file": (answering(307, b"", location="file:///etc/passwd"), Code.REDIRECT_REFUSED),
     "redirects to garbage": (answering(307, b"", location="http://[::1"), Code.REDIRECT_REFUSED),
     "redirects a POST to a GET": (answering(302, b"", location="/other"), Code.REDIRECT_REFUSED),
@@ -225,6 +248,43 @@ def test_a_code_is_given_within_bounds_when_the_server(server: ScriptedServer, w
     failure = asking(server.url, timeouts=QUICK if code is Code.TIMEOUT else PATIENT).failure()
     assert failure.code is code, failure.message
     assert len(failure.message) < 1000
+
+
+JUNK = ["0", "-5", "1.5", "1e400", "1" * 5000, '"60"', "true", "null", "[]", "{}"]
+
+
+@pytest.mark.parametrize("junk", [*JUNK, None], ids=lambda junk: str(junk)[:9])
+def test_junk_for_the_next_check_spoils_no_answer(server: ScriptedServer, junk: str | None) -> None:
+    """FR-UPD-001: it is advice; whatever it says, the next check is within 30 s and 24 h."""
+    body = ANSWER.replace(
+        b'"next_check_seconds": 60,', b"" if junk is None else f'"next_check_seconds": {junk},'.encode()
+    )
+    server.script = answering(200, body)
+    answer = asking(server.url).check()
+    assert answer.catalogue == 1
+    wanted = LONGEST if answer.next_check_seconds > LONGEST else DEFAULT_INTERVAL
+    assert after_answer(DEFAULT_INTERVAL, answer.next_check_seconds, lambda: 0.5) == wanted
+
+
+SICK: dict[str, Callable[[Request, Reply], None]] = {
+    "hangs": silent,
+    "fails": answering(500, b""),
+    "is overloaded": answering(503, b"{}", retry_after="3600"),
+    "does not know the secret": answering(401, b"{}"),
+    "sends a page": answering(200, b"<html>", content_type="text/html"),
+    "redirects elsewhere": answering(307, b"", location="http://192.0.2.1/"),
+    "breaks off": cut,
+}
+
+
+@pytest.mark.parametrize("what", SICK)
+def test_the_next_server_answers_for_one_that(server: ScriptedServer, what: str) -> None:
+    """NFR-REL-001: base URLs in order, without a pause between them."""
+    with scripted_server(SICK[what]) as sick:
+        ask = asking(sick.url, server.url, timeouts=QUICK if what == "hangs" else PATIENT)
+        assert ask.check().catalogue == 1
+        assert len(sick.requests) == 1
+    assert ask.pauses == []
 
 
 def test_what_a_server_says_of_its_error_is_shown_but_cannot_draw_on_the_terminal(server: ScriptedServer) -> None:
@@ -332,6 +392,13 @@ def test_tls_is_used_and_the_pinned_key_must_be_the_servers(tls: Tls) -> None:
         assert tls.pin in failure.message
         # The secret was not sent to whoever has the other key.
         assert len(server.requests) == requests
+
+
+def test_no_redirect_leads_out_of_tls(tls: Tls) -> None:
+    """NFR-SEC-001: the same host and port, and the secret would be read on the way."""
+    with scripted_server(good, tls.server) as server:
+        server.script = answering(307, b"", location=server.url.replace("https:", "http:"))
+        assert asking(server.url, tls=tls.client).failure().code is Code.REDIRECT_REFUSED
 
 
 def test_an_untrusted_certificate_is_refused(tls: Tls) -> None:

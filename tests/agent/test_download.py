@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import re
@@ -272,6 +273,15 @@ HOSTILE: dict[str, tuple[Script, Code]] = {
     "has a shorter file": (file_server(CONTENT[:-1]), Code.SIZE_MISMATCH),
     "has an empty file": (file_server(b""), Code.SIZE_MISMATCH),
     "sends a page": (lambda _, reply: reply.send(200, b"<html>", content_type="text/html"), Code.CAPTIVE_PORTAL),
+    "sends a page that says nothing of itself": (lambda _, reply: reply.send(200, b"\n<!doctype"), Code.CAPTIVE_PORTAL),
+    "sends a page as a package": (
+        lambda _, reply: reply.send(200, b"<html>", content_type="application/gzip"),
+        Code.CAPTIVE_PORTAL,
+    ),
+    "sends compressed": (
+        lambda _, reply: reply.send(200, gzip.compress(CONTENT), content_encoding="gzip"),
+        Code.SIZE_MISMATCH,
+    ),
     "has no such file": (lambda _, reply: reply.send(404), Code.NO_SOURCE),
     "does not know the secret": (lambda _, reply: reply.send(401), Code.UNAUTHORIZED),
     "fails": (lambda _, reply: reply.send(500), Code.HTTP_STATUS),
@@ -316,6 +326,15 @@ def test_a_good_mirror_makes_up_for_a_server_that(
     check_fetched(made.fetch(UPDATE, into), into)
     assert [request.path for request in mirror.requests] == [f"/tree/{NAME}"]
     assert "x-commandit-updater-secret" not in mirror.requests[-1].headers
+
+
+@pytest.mark.parametrize("header", ["300", "Sat, 21 Nov 2026 17:05:00 GMT"])
+def test_when_a_source_wants_to_be_asked_again_is_remembered(server: ScriptedServer, into: Path, header: str) -> None:
+    """A date is meant by the server's clock, not by this machine's."""
+    server.script = lambda _, reply: reply.send(429, retry_after=header, date="Sat, 21 Nov 2026 17:00:00 GMT")
+    made = downloader(server.url)
+    failure(made, into)
+    assert made.retry_after_seconds == 300
 
 
 def test_what_one_source_began_another_finishes(server: ScriptedServer, mirror: ScriptedServer, into: Path) -> None:

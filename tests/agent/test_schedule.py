@@ -25,9 +25,12 @@ def test_the_servers_interval_counts_unless_the_configuration_has_its_own(chance
     assert 0.9 * 900 <= after_answer(900, 600, lambda: chance) <= 1.1 * 900
 
 
-@pytest.mark.parametrize("junk", [-5, 0, 10**12])
-def test_junk_from_a_server_is_kept_within_bounds(junk: int) -> None:
-    assert SHORTEST <= after_answer(DEFAULT_INTERVAL, junk, lambda: 0.5) <= LONGEST
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(1, SHORTEST), (10**12, LONGEST), (10**4000, LONGEST), (0, DEFAULT_INTERVAL), (-5, DEFAULT_INTERVAL)],
+)
+def test_what_a_server_says_is_kept_within_bounds_and_nonsense_is_not_heard(said: int, seconds: float) -> None:
+    assert after_answer(DEFAULT_INTERVAL, said, lambda: 0.5) == seconds
 
 
 def test_failures_in_a_row_spread_and_stretch_the_pause() -> None:

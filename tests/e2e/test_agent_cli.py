@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,30 @@ def test_a_server_that_is_away_at_installation_leaves_a_configured_agent(
     del repository.failing["/v1/check"]
     endpoint.once()
     assert endpoint.installed() == {"service": "1.0.0"}
+
+
+@pytest.mark.parametrize("path", ["/v1/check", "/v1/packages"])
+def test_a_server_that_asks_for_time_gets_it(repository: Repository, endpoint: Endpoint, path: str) -> None:
+    """NFR-REL-001: also one whose downloads are overloaded."""
+    repository.failing[path] = Failing(status=429, headers={"Retry-After": "7200"})
+    endpoint.install(repository, "service", expect=1)
+    following = datetime.fromisoformat(endpoint.status()["next_check_time"])
+    assert 7000 < (following - datetime.now(UTC)).total_seconds() <= 7200
+    assert endpoint.status()["last_error_code"] == 24
+    assert repository.calls[path] == 1
+    endpoint.run("once", "--if-due")
+    assert repository.calls[path] == 1
+
+
+def test_plain_http_needs_a_word_for_it(repository: Repository, endpoint: Endpoint) -> None:
+    """NFR-SEC-001: 192.0.2.1 is nobody; what matters is which error comes."""
+    endpoint.install(repository, "service")
+    said = endpoint.run("once", "--server", "http://192.0.2.1", expect=1).stderr
+    assert "CONFIG_INVALID" in said
+    assert "not encrypted" in said
+    endpoint.run("install", "--insecure-http", "--server", repository.url)
+    config = json.loads(endpoint.paths.config.read_text())
+    assert config["insecure_http"] is True
 
 
 def test_status_has_exactly_the_documented_keys_also_before_the_first_check(
