@@ -34,6 +34,10 @@ class Rate:
             raise ValueError(f"{text!r} is no rate; expected COUNT/TIME such as 60/1m (units s, m, h), or {OFF}")
         return cls(int(found[1]), float(int(found[2]) * _UNITS[found[3]]))
 
+    def shared(self, parts: int) -> Rate:
+        """Return each one's share where so many count for themselves; at least one request."""
+        return Rate(max(1, round(self.count / parts)), self.seconds)
+
 
 @dataclass(slots=True)
 class Buckets:

@@ -11,8 +11,9 @@ from typing import NoReturn
 
 import click
 
-from repo_server.app import StartError, TlsUnusable, serve, wall_clock
+from repo_server.app import serve, wall_clock, work
 from repo_server.auth import CredentialsInvalid, Role
+from repo_server.listener import StartError, TlsUnusable
 from repo_server.logs import configure
 from repo_server.openapi import document
 from repo_server.operations import API
@@ -30,6 +31,7 @@ from repo_server.settings import (
 from repo_server.statefolder import StateExposed, StateInUse, prepare
 from repo_server.store import UrlInvalid
 from repo_server.tokens import Token, TokenError, add_token, list_tokens, revoke_token
+from repo_server.workers.link import MainProcessGone
 
 FAILED, USAGE, REFUSED, BUSY = 1, 2, 3, 4
 
@@ -79,6 +81,25 @@ def serve_command(**flags: object) -> None:
         _end(error, FAILED)
     if not ended_well:
         _end("a part of the server failed; see the log above", FAILED)
+
+
+@main.command("worker", hidden=True)
+@click.option("--channel", type=int, required=True)
+@click.option("--number", type=int, required=True)
+@click.option("--log-level", required=True)
+def worker_command(channel: int, number: int, log_level: str) -> None:
+    """Answer agents as one of several processes; started by the server itself."""
+    configure(log_level, worker=number)
+    try:
+        ended_well = work(channel, number)
+    except (SettingsInvalid, UrlInvalid, TlsUnusable, CredentialsInvalid) as error:
+        _end(error, USAGE)
+    except StateExposed as error:
+        _end(error, REFUSED)
+    except (MainProcessGone, StartError, OSError) as error:
+        _end(error, FAILED)
+    if not ended_well:
+        _end(f"worker {number}: a part of it failed; see the log above", FAILED)
 
 
 def _say_what_is_not_there(settings: Settings) -> None:

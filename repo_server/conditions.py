@@ -33,12 +33,19 @@ class Conditions:
 
     symptoms: dict[str, Symptom] = field(default_factory=dict)
     """Code → what says whether it is so."""
+    elsewhere: Callable[[], tuple[Condition, ...]] = tuple
+    """What other processes of this server found."""
     _known: dict[str, Condition] = field(default_factory=dict)
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def watch(self, code: str, symptom: Symptom) -> None:
         """Ask this too, from now on."""
         self.symptoms[code] = symptom
+
+    @property
+    def known(self) -> tuple[Condition, ...]:
+        """What the last look found here."""
+        return tuple(self._known.values())
 
     def look(self, now: datetime) -> tuple[Condition, ...]:
         """Return what is wrong now, by code; log what is new and what is over. From any thread."""
@@ -58,4 +65,5 @@ class Conditions:
         for code in self._known.keys() - found.keys():
             _log.info("%s is over", code, extra={"condition": code})
         self._known = found
-        return tuple(found.values())
+        others = [item for item in self.elsewhere() if item.code not in found]
+        return (*found.values(), *others)

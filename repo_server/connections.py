@@ -33,6 +33,8 @@ class Connections:
     clock: Callable[[], float]
     request_seconds: float = 30.0
     """How long a request may take from its first byte, or from connecting, to the last byte of its body."""
+    leaving: bool = False
+    """The server stops: each connection ends after its next answer."""
     count: int = 0
     evicted: int = 0
     refused: int = 0

@@ -55,6 +55,10 @@ class Live:
             raise RuntimeError("no scan has finished yet; ask `ready` first")
         return self._current
 
+    def put(self, snapshot: Snapshot) -> None:
+        """Put a snapshot in force that another process numbered."""
+        self._current = snapshot
+
     def replace(self, result: ScanResult, now: datetime) -> Snapshot:
         """Put a scan's result in force; the generation only grows when something changed."""
         before = self._current

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -14,6 +15,11 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 class JsonFormatter(logging.Formatter):
     """Writes a record and its ``extra`` fields as one JSON object (FR-LOG-001's form, for the server)."""
 
+    def __init__(self, common: Mapping[str, object]) -> None:
+        """Put ``common`` fields into every line."""
+        super().__init__()
+        self._common = dict(common)
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         fields: dict[str, object] = {
@@ -21,6 +27,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage().strip(),
+            **self._common,
         }
         fields.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
@@ -28,10 +35,10 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(fields, enc_hook=str).decode()
 
 
-def configure(level: str) -> None:
-    """Send everything at or above a level to stderr; libraries' chatter only from warnings on."""
+def configure(level: str, **common: object) -> None:
+    """Send everything at or above a level to stderr, with common fields; libraries' chatter only from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(common))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     for library in ("alembic", "sqlalchemy", "watchfiles", "psycopg.pool", "uvicorn.error"):

@@ -23,6 +23,12 @@ from repo_server.core.wire import ErrorBody
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers."""
 CLOSE_SECONDS = 0.5
+IDLE_SECONDS = 1.0
+"""How long an idle connection may stay when the server stops: its client may be sending a request right now, which
+would be lost. A client in the middle of its work gets its answer, with ``Connection: close``."""
+IDLE_SECONDS = 1.0
+"""How long an idle connection may stay when the server stops: its client may be sending a request right now, which
+would be lost. A client in the middle of its work gets its answer, with ``Connection: close``."""
 
 
 class ShortWay(Protocol):
@@ -51,7 +57,6 @@ class LimitedHttp(HttpToolsProtocol):
         self._on_short_way = False
         self._parts: list[bytes] = []
         self._single: dict[bytes, bytes | None] = {}
-        self._leaving = False
         self._counted = False
         self._head_bytes = 0
         self._in_head = True
@@ -65,6 +70,9 @@ class LimitedHttp(HttpToolsProtocol):
             self._fail(b"503 Service Unavailable", "overloaded", "too many connections", b"retry-after: 10\r\n")
             return
         self._start_timer()
+        if self._known.leaving:
+            # Accepted a moment before the server took no more.
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -104,6 +112,10 @@ class LimitedHttp(HttpToolsProtocol):
             self.headers.extend(headers)
             self._known.busy(self)
             super().on_headers_complete()
+            if self._known.leaving:
+                self.cycle.keep_alive = False
+            if self._known.leaving:
+                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Collect the body."""
@@ -131,9 +143,16 @@ class LimitedHttp(HttpToolsProtocol):
         super().on_response_complete()
 
     def shutdown(self) -> None:
-        """Let a running answer finish; do not wait long for an idle client to agree to the end of its TLS."""
-        if self._on_short_way and self.arriving:
-            self._leaving = True
+        """Let a running answer finish, and a client that is just asking get one."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
+        if cycle is None or cycle.response_complete:
+            self.loop.call_later(IDLE_SECONDS, self._leave)
+        else:
+            cycle.keep_alive = False
+
+    def _leave(self) -> None:
+        """Close unless a request is arriving or answered; do not wait long for a client to agree to the end of TLS."""
+        if self._head_bytes or not self._in_head:
             return
         super().shutdown()
         if self.transport.is_closing():
@@ -182,7 +201,7 @@ class LimitedHttp(HttpToolsProtocol):
             "client": self.client, "server": self.server, "headers": self.headers,
         }  # fmt: skip
         status, head, answer = way.answer_at_once(scope, self._single, body)
-        keep = self.parser.should_keep_alive() and not self._leaving
+        keep = self.parser.should_keep_alive() and not self._known.leaving
         end = b"\r\n" if keep else b"connection: close\r\n\r\n"
         date = self._known.header_lines(self.server_state.default_headers)
         self.transport.write(b"".join((STATUS_LINE[status], date, head, end, answer)))

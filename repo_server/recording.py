@@ -24,8 +24,6 @@ from repo_server.store.spool import Spool
 from repo_server.store.upkeep import Upkeep
 from repo_server.supervise import Tasks
 
-SPOOL_NAME = "spool"
-"""Folder in the state folder."""
 _MEGABYTE = 1_000_000
 _Value = TypeVar("_Value")
 
@@ -44,29 +42,32 @@ class Recording:
     def make(
         cls,
         source: Source,
-        state: Path,
+        spool: Path,
         clock: Callable[[], datetime],
         channel_of: ChannelOf,
         *,
-        spool_megabytes: int,
+        spool_megabytes: float,
         keep_months: int,
+        migrates: bool = True,
     ) -> Recording:
         """Put the parts together; nothing is touched before ``start``."""
-        database, counters = Database(source, clock), Counters()
+        database, counters = Database(source, clock, migrates), Counters()
         return cls(
             database,
             counters,
             CheckInWriter(database, counters, channel_of),
-            Intake(database, Spool(state / SPOOL_NAME, spool_megabytes * _MEGABYTE), counters),
+            Intake(database, Spool(spool, int(spool_megabytes * _MEGABYTE)), counters),
             Upkeep(database, clock, keep_months),
         )
 
-    def start(self, tasks: Tasks, stop: asyncio.Event) -> None:
-        """Start what works in the background."""
+    def start(self, tasks: Tasks, stop: asyncio.Event, *, takes: bool = True, keeps: bool = True) -> None:
+        """Start what works in the background: what takes from clients, and the upkeep, which one process does."""
         tasks.start("the database", self.database.supervise(stop))
-        tasks.start("writing check-ins", self.check_ins.run(stop))
-        tasks.start("writing records", self.intake.run(stop))
-        tasks.start("the database's upkeep", self.upkeep.run(stop))
+        if takes:
+            tasks.start("writing check-ins", self.check_ins.run(stop))
+            tasks.start("writing records", self.intake.run(stop))
+        if keeps:
+            tasks.start("the database's upkeep", self.upkeep.run(stop))
 
     def describe(self) -> dict[str, Any]:
         """Return the state for ``/readyz``."""

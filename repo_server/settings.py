@@ -52,7 +52,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     insecure_no_auth: Annotated[bool, _help("Serve anybody, also beyond this machine.")] = False
     public_tree: Annotated[bool, _help("Serve /tree and /metadata without a secret, as a mirror does.")] = False
     online_key: Annotated[Path | None, _help("Key that signs TUF metadata; makes this server the origin.")] = None
-    workers: Annotated[int, _help("Server processes.", ge=1)] = 1
+    workers: Annotated[
+        int, _help("Processes that answer; from 2 on one more keeps tree and database.", ge=1, le=256)
+    ] = 1
     poll: Annotated[bool, _help("Find changes by looking, for network file systems.")] = False
     tls_cert: Annotated[Path | None, _help("Certificate chain (PEM); with --tls-key serves https.")] = None
     tls_key: Annotated[Path | None, _help("Private key of the certificate (PEM).")] = None
@@ -193,8 +195,6 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsInvalid("--tls-cert and --tls-key belong together; one of them is missing")
     if settings.no_database and settings.database_url is not None:
         raise SettingsInvalid("--no-database and --database-url contradict each other")
-    if settings.workers != 1:
-        raise SettingsInvalid(f"--workers {settings.workers}: this version runs one process; use --workers 1")
     if settings.base_url is not None and not _BASE_URL.fullmatch(settings.base_url):
         raise SettingsInvalid(f"--base-url {settings.base_url!r}: expected http(s)://host[:port][/path]")
     for name in ("limit_address", "limit_secret", "limit_device", "limit_failures"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from repo_server.addresses import Proxies, parse_network
 from repo_server.audit import Audit, Line, Sink, shortened
@@ -86,17 +87,25 @@ class Traffic:
     )
 
     @classmethod
-    def make(cls, settings: Settings, clock: Callable[[], datetime], random: Callable[[], float]) -> Traffic:
-        """Put the parts together; ``audit.start`` begins the writing."""
+    def make(
+        cls, settings: Settings, clock: Callable[[], datetime], random: Callable[[], float], worker: int = 0
+    ) -> Traffic:
+        """Put the parts together; ``audit.start`` begins the writing.
+
+        Each worker counts for itself and has its share of the limits; but a device keeps to one connection, and so to
+        one worker. Each writes an audit file of its own, for two cannot rotate one.
+        """
         rates = Rates(
-            Rate.parse(settings.limit_address),
-            Rate.parse(settings.limit_secret),
+            _share(Rate.parse(settings.limit_address), settings.workers),
+            _share(Rate.parse(settings.limit_secret), settings.workers),
             Rate.parse(settings.limit_device),
-            Rate.parse(settings.limit_failures),
+            _share(Rate.parse(settings.limit_failures), settings.workers),
         )
         proxies = Proxies(tuple(parse_network(text) for text in settings.trusted_proxy), settings.proxy_header.encode())
         path = settings.state / AUDIT_NAME if settings.audit_log is None else settings.audit_log
-        sinks: list[Sink] = [RotatedFile(path, settings.audit_megabytes * 1_000_000, settings.audit_files)]
+        sinks: list[Sink] = [
+            RotatedFile(_of_worker(path, worker), settings.audit_megabytes * 1_000_000, settings.audit_files)
+        ]
         if settings.audit_stdout:
             sinks.append(Stream(1))
         return cls(proxies, Limits(rates, random), Requests(), Audit(tuple(sinks)), clock)
@@ -134,3 +143,14 @@ class Traffic:
                 None if error is None else error.message,
             )
         )
+
+
+def _share(rate: Rate | None, workers: int) -> Rate | None:
+    return None if rate is None else rate.shared(workers)
+
+
+def _of_worker(path: Path, worker: int) -> Path:
+    """Return the worker's own file beside that of the first; what is no regular file, all write to."""
+    if worker == 0 or (path.exists() and not path.is_file()):
+        return path
+    return path.with_name(f"{path.stem}-{worker}{path.suffix}")

@@ -39,7 +39,7 @@ DATA_ERRORS = (
 _PING_EVERY = 2.0
 _PING_SECONDS = 3.0
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
-_POOL_SIZE = 6
+POOL_SIZE = 6
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Database:
 
     source: Source
     clock: Callable[[], datetime]
+    migrates: bool = True
+    """Whether its tables are ours to make; otherwise only where somebody took them away."""
     state: State = State.STARTING
     detail: str = ""
     """Why it is away."""
@@ -129,7 +131,8 @@ class Database:
         while not stop.is_set():
             try:
                 conninfo = await asyncio.to_thread(self.source.ensure_running)
-                await asyncio.to_thread(migrate, conninfo, from_start=self._broken)
+                if self.migrates or self._broken:
+                    await asyncio.to_thread(migrate, conninfo, from_start=self._broken)
                 self._broken = False
                 await self._open(conninfo)
                 self._become(State.READY)
@@ -157,7 +160,7 @@ class Database:
             conninfo,
             open=False,
             min_size=1,
-            max_size=_POOL_SIZE,
+            max_size=POOL_SIZE,
             timeout=RUN_SECONDS,
             reconnect_timeout=RUN_SECONDS,
             name="repo-server",

@@ -26,10 +26,11 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from repo_server.store import CannotStart
+from repo_server.store import CannotStart, DatabaseAway
 from repo_server.store.source import with_defaults
 from repo_server.treeio import sync_folder
 
+FOLDER_NAME = "postgres"
 START_SECONDS = 90.0
 """How long recovery after a crash may take."""
 STOP_SECONDS = 20.0
@@ -40,7 +41,6 @@ _SYSTEM_USERS = ("postgres", "nobody")
 _CONFIGURATION = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "20",
     "log_line_prefix": "%m [%p] ",
     "log_checkpoints": "off",
 }
@@ -53,6 +53,8 @@ class EmbeddedPostgres:
     """A PostgreSQL of our own in ``state/postgres``; whoever calls it holds the state folder's lock."""
 
     state: Path
+    connections: int = 20
+    """How many the server takes."""
     environment: Mapping[str, str] = field(default_factory=lambda: {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"})
     _process: subprocess.Popen[bytes] | None = None
     _descriptor: int | None = None
@@ -60,7 +62,7 @@ class EmbeddedPostgres:
     @property
     def folder(self) -> Path:
         """The data folder."""
-        return self.state / "postgres"
+        return self.state / FOLDER_NAME
 
     @property
     def log_file(self) -> Path:
@@ -106,7 +108,8 @@ class EmbeddedPostgres:
         self._end_orphan()
         self._descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         where = _by_descriptor(self._descriptor, self.folder)
-        settings = [part for name, value in _CONFIGURATION.items() for part in ("-c", f"{name}={value}")]
+        configuration = _CONFIGURATION | {"max_connections": str(self.connections)}
+        settings = [part for name, value in configuration.items() for part in ("-c", f"{name}={value}")]
         command = [str(_program("postgres")), "-D", where, "-k", where, *settings]
         with self._open_log() as log:
             self._process = subprocess.Popen(  # noqa: S603 -- our own program and arguments
@@ -118,8 +121,7 @@ class EmbeddedPostgres:
     def _conninfo(self) -> str:
         if self._descriptor is None:
             raise RuntimeError("the embedded PostgreSQL has not been started")
-        host = _by_descriptor(self._descriptor, self.folder)
-        return make_conninfo(**with_defaults({"host": host, "user": "postgres", "dbname": "postgres"}))
+        return _conninfo(self._descriptor, self.folder)
 
     def _initialise(self) -> None:
         """Make the data folder under a temporary name first: killed at any point there is none, or a whole one."""
@@ -207,6 +209,44 @@ class EmbeddedPostgres:
             self.stop()
             ended = last if code is None else f"it ended with code {code}"
             raise CannotStart(f"{self} does not start: {ended}; see {self.log_file}")
+
+
+@dataclass(slots=True)
+class EmbeddedByAnother:
+    """The embedded PostgreSQL that another process of this server runs: found in the state folder, never started."""
+
+    state: Path
+    _descriptor: int | None = None
+
+    def __str__(self) -> str:
+        return f"embedded PostgreSQL in {self.state / FOLDER_NAME}"
+
+    def ensure_running(self) -> str:
+        """Return how to connect; raise ``DatabaseAway`` where there is no data."""
+        folder = self.state / FOLDER_NAME
+        try:
+            if self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), folder.lstat()):
+                return _conninfo(self._descriptor, folder)
+            self.stop()
+            self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise DatabaseAway(f"{self}: {error.strerror}") from error
+        return _conninfo(self._descriptor, folder)
+
+    def running(self) -> bool:
+        """Say yes: only trying tells."""
+        return True
+
+    def stop(self) -> None:
+        """Let go of the folder."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _conninfo(descriptor: int, folder: Path) -> str:
+    host = _by_descriptor(descriptor, folder)
+    return make_conninfo(**with_defaults({"host": host, "user": "postgres", "dbname": "postgres"}))
 
 
 def _owner() -> pwd.struct_passwd | None:

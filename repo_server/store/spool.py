@@ -30,7 +30,7 @@ from repo_server.treeio import sync_folder
 
 _MARKER = b"\xc5SPL"
 _HEAD = struct.Struct(">4sII")
-_SUFFIX, _DAMAGED = ".spool", ".damaged"
+SUFFIX, _DAMAGED = ".spool", ".damaged"
 _KEPT_DAMAGED = 3
 SEGMENT_BYTES = 4 * 1024 * 1024
 MAX_ENTRY_BYTES = 16 * 1024 * 1024
@@ -79,7 +79,7 @@ class Spool:
         """Make the folder, and count what an earlier process left; raise ``OSError``."""
         with contextlib.suppress(FileExistsError):
             self.folder.mkdir(mode=0o700)
-        for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             if not path.stem.isdecimal():
                 continue
             self._next = max(self._next, int(path.stem) + 1)
@@ -179,7 +179,7 @@ class Spool:
         if self._open is not None and self._segments[-1].size >= self.segment_bytes:
             self.close()
         if self._open is None:
-            path = self.folder / f"{self._next:020}{_SUFFIX}"
+            path = self.folder / f"{self._next:020}{SUFFIX}"
             self._next += 1
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             self._open = os.open(path, flags, 0o600)

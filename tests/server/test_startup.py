@@ -86,7 +86,7 @@ def test_a_tree_that_is_missing_or_no_folder_is_said(tmp_path: Path) -> None:
     ("options", "expected"),
     [
         (["--port", "x"], "--port"),
-        (["--workers", "4"], "--workers 1"),
+        (["--workers", "0"], "--workers"),
         (["--nonsense"], "--nonsense"),
         (["--config", "/nowhere.toml"], "/nowhere.toml"),
         (["--database-url", "not a url"], "--database-url"),

@@ -1,0 +1,41 @@
+"""uvicorn as this server runs it: no signals of its own, and an end that loses no request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from repo_server.connections import Connections
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn, with signals left to us: it would die of them after a clean shutdown instead of returning."""
+
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and end each one after its next answer, which says so."""
+        self._connections.leaving = True
+        await super().shutdown(sockets)
+
+    def leave(self) -> None:
+        """Finish what runs, then stop; said again, do not wait for downloads any more."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield

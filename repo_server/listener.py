@@ -1,0 +1,82 @@
+"""What must be there before a server starts: its tree, and its address.
+
+::
+
+    StartError                 the message says what to do
+    ├── AddressUnusable        the port is taken, or the address is not this machine's (exit code 1)
+    ├── TreeUnusable           the tree is missing or cannot be read (exit code 1)
+    └── TlsUnusable            certificate or key cannot be used (exit code 2)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from repo_server.settings import Settings
+
+_BACKLOG = 2048
+
+
+class StartError(Exception):
+    """The server cannot start as it is set up."""
+
+
+class AddressUnusable(StartError):
+    """The address cannot be listened on."""
+
+
+class TreeUnusable(StartError):
+    """The tree is missing or cannot be read."""
+
+
+class TlsUnusable(StartError):
+    """Certificate or key cannot be used."""
+
+
+def require_tree(tree: Path) -> None:
+    """Raise ``TreeUnusable`` if the tree cannot be read."""
+    try:
+        with os.scandir(tree) as entries:
+            next(entries, None)
+    except FileNotFoundError:
+        raise TreeUnusable(f"--tree {tree} does not exist; make one with: repotool init {tree} --keys DIR") from None
+    except NotADirectoryError:
+        raise TreeUnusable(f"--tree {tree} is not a folder") from None
+    except OSError as error:
+        raise TreeUnusable(f"--tree {tree} cannot be read: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """Take the address, first of all: a second server on it must fail before it touches anything.
+
+    Raise ``AddressUnusable``.
+    """
+    host, port = settings.host, settings.port
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise AddressUnusable(f"cannot listen on {host}: {error}; check --host") from error
+    with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise AddressUnusable(f"cannot listen on {host} port {port}: {reason}; choose another --port") from error
+        listener.setblocking(False)
+        yield listener
+
+
+def url_of(settings: Settings, listener: socket.socket) -> str:
+    """Return what people can open."""
+    host, port = listener.getsockname()[:2]
+    return f"{settings.scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,158 @@
+"""The main process of several: scans, keeps the database, and keeps the workers running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from repo_server.conditions import Condition, Conditions
+from repo_server.feed import Feed
+from repo_server.live import Snapshot
+from repo_server.recording import Recording
+from repo_server.settings import Settings
+from repo_server.supervise import Tasks, every
+from repo_server.workers.crew import Crew, Launch, Member
+from repo_server.workers.messages import Begin, Conditioned, DatabaseIs, Message, Rescan, encode
+from repo_server.workers.news import news
+
+_TELL_SECONDS = 0.25
+_LOOK_SECONDS = 1.0
+_GRACE_SECONDS = 20.0
+"""How long after the time for downloads a worker may take to write what it has."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Told:
+    """What workers know; a new one is told all of it."""
+
+    catalogue: Snapshot | None = None
+    database: DatabaseIs | None = None
+    conditions: tuple[Condition, ...] = ()
+
+
+class MainProcess:
+    """Has one of everything that there must be one of, and tells the workers of it."""
+
+    def __init__(
+        self, settings: Settings, feed: Feed, recording: Recording | None, launch: Launch, clock: Callable[[], datetime]
+    ) -> None:
+        self._settings = settings
+        self._feed = feed
+        self._recording = recording
+        self._clock = clock
+        self._listener = -1
+        self._crew = Crew(settings.workers, launch, self._greet, self._heard)
+        self._told = _Told()
+        self._conditions = Conditions()
+        self._conditions.watch("workers_missing", self._missing)
+        self._leave = asyncio.Event()
+
+    async def run(self, listener: socket.socket, on_ready: Callable[[], None]) -> bool:
+        """Run workers on a listening socket until ``leave``; return whether nothing failed.
+
+        ``on_ready`` is called once every worker serves agents.
+        """
+        self._listener = listener.fileno()
+        stop = asyncio.Event()
+        tasks = Tasks(on_failure=self._leave.set)
+        self._feed.start(tasks, stop)
+        if self._recording is not None:
+            self._recording.start(tasks, stop, takes=False)
+        tasks.start("telling the workers", self._tell(stop))
+        tasks.start("looking for what is wrong", every(_LOOK_SECONDS, stop, self._look))
+        crew = Tasks(on_failure=self._leave.set)
+        crew.start("the workers", self._crew.run())
+        ready = asyncio.create_task(self._announce(on_ready))
+        try:
+            await self._leave.wait()
+        finally:
+            ready.cancel()
+            listener.close()
+            self._crew.leave()
+            await self._wait_for_workers(crew)
+            stop.set()
+            await tasks.finish(_GRACE_SECONDS)
+        return tasks.failed is None and crew.failed is None
+
+    def leave(self) -> None:
+        """Have the workers finish and end, then end; said again, nobody waits for downloads any more."""
+        if self._leave.is_set():
+            self._crew.leave()
+        self._leave.set()
+
+    def reopen(self) -> None:
+        """Have the workers open their audit files again."""
+        self._crew.signal(signal.SIGHUP)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Tell every worker of a changed catalogue, at once."""
+        told = encode(news(self._told.catalogue, snapshot))
+        self._told.catalogue = snapshot
+        self._crew.tell(told)
+
+    async def _announce(self, on_ready: Callable[[], None]) -> None:
+        await self._crew.all_ready.wait()
+        on_ready()
+
+    async def _wait_for_workers(self, crew: Tasks) -> None:
+        """Let workers write what they have, then kill those that do not end."""
+        seconds = self._settings.shutdown_seconds + _GRACE_SECONDS
+        late = asyncio.get_running_loop().call_later(seconds, self._crew.kill)
+        await crew.finish(seconds + _GRACE_SECONDS)
+        late.cancel()
+
+    def _greet(self, member: Member) -> None:
+        channel, told = member.channel, self._told
+        channel.send(Begin(self._settings, self._listener))
+        if told.database is not None:
+            channel.send(told.database)
+        channel.send(Conditioned(told.conditions))
+        if told.catalogue is not None:
+            channel.send(news(None, told.catalogue))
+
+    def _heard(self, member: Member, message: Message) -> None:
+        match message:
+            case Rescan(path):
+                self._feed.request_rescan(path)
+            case _:
+                _log.error("worker %d says what is not its to say: %s", member.number, type(message).__name__)
+
+    async def _tell(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            self._tell_of_the_database()
+            self._tell_of_conditions()
+            try:
+                await asyncio.wait_for(stop.wait(), _TELL_SECONDS)
+            except TimeoutError:
+                continue
+
+    def _tell_of_the_database(self) -> None:
+        if self._recording is None:
+            return
+        database = self._recording.database
+        state = DatabaseIs(database.state, database.detail)
+        if state != self._told.database:
+            self._told.database = state
+            self._crew.tell(encode(state))
+
+    def _tell_of_conditions(self) -> None:
+        found = self._conditions.known
+        if found != self._told.conditions:
+            self._told.conditions = found
+            self._crew.tell(encode(Conditioned(found)))
+
+    def _look(self) -> None:
+        self._conditions.look(self._clock())
+
+    def _missing(self) -> str | None:
+        trouble = [self._crew.trouble[number] for number in sorted(self._crew.trouble)]
+        if not trouble:
+            return None
+        return f"{len(trouble)} of {self._settings.workers} workers are not there: {'; '.join(trouble)}"
