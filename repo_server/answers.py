@@ -56,17 +56,17 @@ class Answers:
     _remembered: dict[_Key, Answer] = field(default_factory=dict)
 
     def answer(
-        self, snapshot: Snapshot, request: CheckRequest, device_id: str | None, base: str, now: datetime
+        self, snapshot: Snapshot, request: CheckRequest, device_id: str | None, packages: str, now: datetime
     ) -> Answer:
         """Return the response; raise ``RequestInvalid`` or ``DeviceIdInvalid``.
 
-        ``device_id`` is normalised; ``base`` is what absolute URLs start with.
+        ``device_id`` is normalised; ``packages`` is what the URLs of release files start with.
         """
         if snapshot.generation != self._generation:
             self._generation = snapshot.generation
             self._remembered = {}
         key: _Key = (
-            base,
+            packages,
             request.os,
             request.arch,
             request.release_channel,
@@ -77,7 +77,7 @@ class Answers:
         if known is not None:
             return known
         decision = decide(snapshot.catalogue, device_of(request), now)
-        body = _encoder.encode(response(decision, base, self.next_check_seconds, snapshot.generation))
+        body = _encoder.encode(response(decision, packages, self.next_check_seconds, snapshot.generation))
         answer = Answer(body, _summary(decision))
         if decision.universal:
             if len(self._remembered) >= MAX_REMEMBERED:
@@ -110,10 +110,10 @@ def channel_of(snapshot: Snapshot, request: CheckRequest) -> AssignedChannel:
     return resolve(device, catalogue.policy, catalogue.config.default_channel)
 
 
-def response(decision: Decision, base: str, next_check_seconds: int, generation: int) -> CheckResponse:
+def response(decision: Decision, packages: str, next_check_seconds: int, generation: int) -> CheckResponse:
     """Put a decision into the words of the wire."""
     return CheckResponse(
-        updates=tuple(_update(offer, base) for offer in decision.offers),
+        updates=tuple(_update(offer, packages) for offer in decision.offers),
         channel=decision.channel.channel,
         channel_source=decision.channel.source,
         reasons=tuple(reason_entry(reason) for reason in decision.reasons),
@@ -127,18 +127,18 @@ def reason_entry(reason: Reason) -> ReasonEntry:
     return ReasonEntry(reason.component, reason.code, reason.detail, reason.changes_at)
 
 
-def download_url(release: Release, base: str) -> str:
+def download_url(release: Release, packages: str) -> str:
     """Return the absolute URL of a release file."""
-    return f"{base}{PACKAGES}{quote(release.path)}"
+    return f"{packages}{quote(release.path)}"
 
 
-def _update(offer: Offer, base: str) -> Update:
+def _update(offer: Offer, packages: str) -> Update:
     release = offer.release
     first = release.signatures[0]
     return Update(
         name=release.component,
         version=release.version.text,
-        url=download_url(release, base),
+        url=download_url(release, packages),
         hash_sha256=release.sha256,
         signature=first.signature,
         key_id=first.key_id,

@@ -250,6 +250,8 @@ class Server:
             exposition=self._exposition(),
             public_metrics=self._settings.public_metrics,
             base_url=self._settings.base_url,
+            package_base_url=self._settings.package_base_url,
+            x_accel=self._settings.x_accel,
         )
 
     def _exposition(self) -> Exposition:

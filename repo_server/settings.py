@@ -19,6 +19,7 @@ ENVIRONMENT_PREFIX = "REPO_SERVER_"
 CONFIG = "config"
 """Names the TOML file; a setting on the command line and in the environment only."""
 
+_LOCATION = re.compile(r"/(?:[A-Za-z0-9._~-]+/)+")
 _BASE_URL = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(?:/[A-Za-z0-9._~/\-]*)?")
 
 
@@ -42,6 +43,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     host: Annotated[str, _help("Address to listen on.", min_length=1)] = "127.0.0.1"
     port: Annotated[int, _help("Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 8470
     base_url: Annotated[str | None, _help("Start of the URLs in answers; default: the request's Host.")] = None
+    package_base_url: Annotated[
+        str | None, _help("Start of release files' URLs in answers, followed by their path in the tree: a CDN.")
+    ] = None
+    x_accel: Annotated[
+        str | None, _help("Internal location of an nginx in front that sends release files; see systemd/.")
+    ] = None
     database_url: Annotated[str | None, _help("PostgreSQL to use; default: an embedded one in the state folder.")] = (
         None
     )
@@ -195,8 +202,11 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsInvalid("--tls-cert and --tls-key belong together; one of them is missing")
     if settings.no_database and settings.database_url is not None:
         raise SettingsInvalid("--no-database and --database-url contradict each other")
-    if settings.base_url is not None and not _BASE_URL.fullmatch(settings.base_url):
-        raise SettingsInvalid(f"--base-url {settings.base_url!r}: expected http(s)://host[:port][/path]")
+    for name, url in (("base-url", settings.base_url), ("package-base-url", settings.package_base_url)):
+        if url is not None and not _BASE_URL.fullmatch(url):
+            raise SettingsInvalid(f"--{name} {url!r}: expected http(s)://host[:port][/path]")
+    if settings.x_accel is not None and not _LOCATION.fullmatch(settings.x_accel):
+        raise SettingsInvalid(f"--x-accel {settings.x_accel!r}: expected a location of nginx, like /release-files/")
     for name in ("limit_address", "limit_secret", "limit_device", "limit_failures"):
         _read(name, Rate.parse, getattr(settings, name))
     for network in settings.trusted_proxy:

@@ -47,7 +47,7 @@ async def catalogue(context: Context, call: Call) -> None:
     snapshot = _enter(context, call)
     query = read_query(call, ("after", "limit", *FILTERS))
     # Ten thousand releases take long enough to make others wait.
-    page = await asyncio.to_thread(_page, snapshot, query, call.base(context.base_url))
+    page = await asyncio.to_thread(_page, snapshot, query, context.packages_at(call))
     await answer_or_unchanged(call, page)
 
 
@@ -73,14 +73,14 @@ def _problem(problem: Problem) -> ProblemEntry:
     return ProblemEntry(problem.path, problem.code, problem.message, problem.since, problem.state)
 
 
-def _page(snapshot: Snapshot, query: Query, base: str) -> PackagePage:
+def _page(snapshot: Snapshot, query: Query, packages: str) -> PackagePage:
     limit, after, wanted = query.limit(), query.text("after"), _wanted(query)
     behind = None if after is None else _order(_release_id(after))
     found = sorted((item for item in snapshot.catalogue if wanted(item)), key=lambda item: _order(item.id))
     rest = [item for item in found if behind is None or _order(item.id) > behind]
     shown = rest[:limit]
     following = str(shown[-1].id) if len(rest) > limit else None
-    return PackagePage(tuple(_entry(item, base) for item in shown), following, snapshot.generation)
+    return PackagePage(tuple(_entry(item, packages) for item in shown), following, snapshot.generation)
 
 
 def _order(release: ReleaseId) -> tuple[str, str, str, Version]:
@@ -119,7 +119,7 @@ def _wanted(query: Query) -> Callable[[Release], bool]:
     return lambda release: not given or all(given.get(name, value) == value for name, value in facts(release))
 
 
-def _entry(release: Release, base: str) -> PackageEntry:
+def _entry(release: Release, packages: str) -> PackageEntry:
     return PackageEntry(
         package_id=uuid.uuid5(_NAMESPACE, str(release.id)),
         component_name=release.component,
@@ -127,7 +127,7 @@ def _entry(release: Release, base: str) -> PackageEntry:
         release_channel=release.channel,
         target_os=release.platform.os,
         target_arch=release.platform.arch,
-        download_url=download_url(release, base),
+        download_url=download_url(release, packages),
         file_hash_sha256=release.sha256,
         signature_base64=release.signatures[0].signature if release.signatures else None,
         release_notes_url=release.meta.release_notes_url,

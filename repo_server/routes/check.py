@@ -29,10 +29,10 @@ async def check(context: Context, call: Call) -> None:
     """Answer a device, and remember that it asked."""
     if call.method != "POST":
         raise method_not_allowed("POST")
-    base = _enter(context, call)
+    packages = _enter(context, call)
     request, device_id = _understand(context, call, await call.body(CHECK_BODY_BYTES))
     await context.traffic.share(call, device_id)
-    await call.answer(200, _decide(context, call, base, request, device_id))
+    await call.answer(200, _decide(context, call, packages, request, device_id))
 
 
 def answer_at_once(context: Context, call: Call, body: bytes) -> bytes:
@@ -46,7 +46,7 @@ def _enter(context: Context, call: Call) -> str:
     if not context.live.ready:
         raise not_ready()
     require_json(call)
-    return call.base(context.base_url)
+    return context.packages_at(call)
 
 
 def _understand(context: Context, call: Call, body: bytes) -> tuple[CheckRequest, str | None]:
@@ -66,10 +66,10 @@ def _understand(context: Context, call: Call, body: bytes) -> tuple[CheckRequest
     return request, device_id
 
 
-def _decide(context: Context, call: Call, base: str, request: CheckRequest, device_id: str | None) -> bytes:
+def _decide(context: Context, call: Call, packages: str, request: CheckRequest, device_id: str | None) -> bytes:
     now = context.clock()
     try:
-        answer = context.answers.answer(context.live.current, request, device_id, base, now)
+        answer = context.answers.answer(context.live.current, request, device_id, packages, now)
     except FormatError as error:
         raise HttpError(422, error.code, error.message) from None
     call.told = answer.offered

@@ -8,12 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from repo_server.answers import Answers
+from repo_server.answers import PACKAGES, Answers
 from repo_server.conditions import Conditions
 from repo_server.core.wire import CheckRequest, UpdateRecord
 from repo_server.exposition import Exposition
 from repo_server.files import FileSender
 from repo_server.guard import Guard
+from repo_server.http import Call
 from repo_server.live import Live
 from repo_server.traffic import Traffic
 
@@ -78,4 +79,13 @@ class Context:
     traffic: Traffic
     exposition: Exposition
     base_url: str | None = None
+    package_base_url: str | None = None
+    x_accel: str | None = None
+    """Location of an nginx in front that sends release files."""
     public_metrics: bool = False
+
+    def packages_at(self, call: Call) -> str:
+        """Return what the URLs of release files start with in an answer; raise ``HttpError``."""
+        if self.package_base_url is not None:
+            return f"{self.package_base_url.rstrip('/')}/"
+        return f"{call.base(self.base_url)}{PACKAGES}"

@@ -8,6 +8,7 @@ from repo_server.answers import PACKAGES
 from repo_server.core.model import Release
 from repo_server.core.names import split_sidecar
 from repo_server.files import FileChanged, FileGone
+from repo_server.handover import hand_over
 from repo_server.http import Call, Headers, HttpError, method_not_allowed, not_ready
 from repo_server.routes.context import Context
 
@@ -20,6 +21,7 @@ _BINARY = (b"content-type", b"application/octet-stream")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _JSON = (b"content-type", b"application/json")
 _FOR_EVER = (b"cache-control", b"private, max-age=31536000, immutable")
+_FOR_EVERYBODY = (b"cache-control", b"public, max-age=31536000, immutable")
 _ASK_AGAIN = (b"cache-control", b"no-cache")
 
 
@@ -39,7 +41,8 @@ async def tree(context: Context, call: Call) -> None:
     path = call.scope["path"].removeprefix(TREE)
     sidecar = split_sidecar(path)
     if sidecar is None:
-        await _send_release(context, call, _release(context, path))
+        keep = _FOR_EVERYBODY if context.guard.public_tree else _FOR_EVER
+        await _send_release(context, call, _release(context, path), keep)
         return
     _release(context, sidecar.of)
     await _send_plain(context, call, path, [_TEXT, _NOSNIFF, _ASK_AGAIN])
@@ -74,7 +77,7 @@ def _release(context: Context, path: str) -> Release:
     return release
 
 
-async def _send_release(context: Context, call: Call, release: Release) -> None:
+async def _send_release(context: Context, call: Call, release: Release, keep: tuple[bytes, bytes] = _FOR_EVER) -> None:
     call.told = {
         "name": release.component, "version": release.version.text, "os": release.id.platform.os,
         "arch": release.id.platform.arch, "channel": release.channel,
@@ -94,10 +97,14 @@ async def _send_release(context: Context, call: Call, release: Release) -> None:
     headers: Headers = [
         _BINARY,
         _NOSNIFF,
-        _FOR_EVER,
+        keep,
         (b"content-disposition", f'attachment; filename="{name}"'.encode()),
     ]
-    await context.sender.answer(call, file, f'"{release.sha256}"', headers)
+    etag = f'"{release.sha256}"'
+    if context.x_accel is None:
+        await context.sender.answer(call, file, etag, headers)
+    else:
+        await hand_over(call, context.x_accel, release.path, file, etag, headers)
 
 
 async def _send_plain(context: Context, call: Call, path: str, headers: Headers) -> None:

@@ -142,6 +142,16 @@ def test_another_path_is_404(server: RunningServer, path: str) -> None:
     assert (response.status, response.json()["error_code"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize("path", [CHECK, "/v1/packages", "/v1/devices", f"/v1/packages/{SERVICE}", "/healthz"])
+def test_no_page_of_another_origin_may_read_an_answer(server: RunningServer, path: str) -> None:
+    """There is no CORS: nothing is allowed, and a preflight is a method that nobody has."""
+    origin = {"origin": "https://evil.example", "access-control-request-method": "GET"}
+    preflight = server.request("OPTIONS", path, headers=origin)
+    assert (preflight.status, preflight.json()["error_code"]) == (405, "method_not_allowed")
+    for response in (preflight, server.get(path, origin), server.post(path, check_body(), origin)):
+        assert [name for name in response.headers if name.lower().startswith("access-control-")] == []
+
+
 def test_healthz_says_that_it_lives(server: RunningServer) -> None:
     assert server.get("/healthz").json() == {"status": "ok"}
 

@@ -62,6 +62,7 @@ def example(option: object) -> object:
     name, default = option.name, option.default  # type: ignore[attr-defined]
     values = {
         "workers": 1, "log_level": "debug", "proxy_header": "forwarded", "base_url": "https://u.example",
+        "package_base_url": "https://cdn.example/tree", "x_accel": "/release-files/",
         "trusted_proxy": ["10.0.0.0/8", "192.0.2.1"],
     }  # fmt: skip
     if option.flag:  # type: ignore[attr-defined]
