@@ -43,6 +43,12 @@ class ServiceManager(Protocol):
         It also finds what a killed agent had started. Raise ``AgentError(STOP_FAILED)`` (FR-CMP-001).
         """
 
+    def remove(self, unit: Unit) -> None:
+        """Stop it, and take out all that the system knows of it: the component is uninstalled.
+
+        Raise ``AgentError(STOP_FAILED)``.
+        """
+
     def running(self, unit: Unit) -> bool:
         """Whether its program runs now. Never raises for a component that was never started."""
 

@@ -121,7 +121,7 @@ def _stop(endpoint: Endpoint, removal: Removal) -> None:
     try:
         for name in removal.components:
             if name in installed:
-                endpoint.services.stop(Unit(name, endpoint.paths.install(name), installed[name].package.service))
+                endpoint.services.remove(Unit(name, endpoint.paths.install(name), installed[name].package.service))
     except AgentError as error:
         durable.remove(removal_path(endpoint.paths))
         raise AgentError(error.code, f"{error.message}; nothing was removed, try again when it is stopped") from error

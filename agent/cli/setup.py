@@ -49,7 +49,7 @@ from repo_server.core.package import ServiceKind
 @click.option(
     "--run-as",
     type=click.Choice([str(one) for one in RunAs]),
-    help="How the agent itself runs under systemd (daemon, or what it was before).",
+    help="How the agent itself runs (daemon, or what it was before); timer: systemd and launchd.",
 )
 @click.option("--device-id", metavar="UUID", help="This machine's id; a random one is made and kept otherwise.")
 @click.option("--insecure-http", is_flag=True, default=None, help="Allow http:// to other machines; for tests.")

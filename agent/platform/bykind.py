@@ -25,6 +25,11 @@ class ByKind:
         for manager in self._managers.values():
             manager.stop(unit)
 
+    def remove(self, unit: Unit) -> None:
+        """Stop whatever runs of it, and take it out of every manager."""
+        for manager in self._managers.values():
+            manager.remove(unit)
+
     def running(self, unit: Unit) -> bool:
         """Whether its program runs, by its own kind's manager."""
         manager = self._managers.get(unit.service.kind)

@@ -87,6 +87,10 @@ class LaunchdManager:
         self._launched.pop(unit.component, None)
         self._register.strike(unit.component)
 
+    def remove(self, unit: Unit) -> None:
+        """Stop it; nothing of it stays."""
+        self.stop(unit)
+
     def running(self, unit: Unit) -> bool:
         """Whether its process is there, and still that of the launch that is ours."""
         label = self._register.name_of(unit.component)

@@ -129,6 +129,10 @@ class ProcessManager:
         with contextlib.suppress(IsADirectoryError):
             self._path(unit.component).unlink(missing_ok=True)
 
+    def remove(self, unit: Unit) -> None:
+        """Stop it; nothing of it stays."""
+        self.stop(unit)
+
     def running(self, unit: Unit) -> bool:
         """Whether the program that was started last is alive; if its run file was lost, it gets another."""
         self._reap()

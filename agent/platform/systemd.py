@@ -122,6 +122,10 @@ class SystemdManager:
             self._call("daemon-reload")
         self._marker(unit.component).unlink(missing_ok=True)
 
+    def remove(self, unit: Unit) -> None:
+        """Stop it; nothing of it stays."""
+        self.stop(unit)
+
     def running(self, unit: Unit) -> bool:
         """Whether its service runs; one that this manager started must not have been restarted since."""
         try:

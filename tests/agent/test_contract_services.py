@@ -106,6 +106,19 @@ def test_a_program_that_ended_does_not_run_but_should_and_can_be_started_again(b
     assert manager.running(unit)
 
 
+def test_a_removed_program_has_ended_and_the_system_knows_nothing_of_it(bench: Bench) -> None:
+    manager, unit = bench.fresh(), bench.unit(POLITE)
+    manager.start(unit)
+    wait_until(lambda: bench.lines() == ["up"], "it runs")
+    assert bench.known() == [bench.known_as]
+    manager.remove(unit)
+    manager.remove(unit)
+    assert bench.lines() == ["up", "asked"]
+    assert (bench.known(), manager.wanted("service")) == ([], False)
+    manager.start(bench.unit(POLITE))
+    wait_until(lambda: bench.lines() == ["up", "asked", "up"], "it runs again")
+
+
 def test_after_a_stop_the_next_start_takes_the_program_that_lies_there_then(bench: Bench) -> None:
     manager = bench.fresh()
     for version in ("first", "second"):

@@ -146,5 +146,5 @@ def test_a_whole_life_of_an_endpoint(machine: Machine, repository: Repository) -
     assert len(machine.running()) == 2
     assert machine.ask("!handles") == []
     machine.run("uninstall", "--purge")
-    assert machine.running() == []
+    assert machine.ask("!services") == {}
     assert machine.versions() == {}

@@ -126,7 +126,7 @@ def test_a_removal_is_given_up_when_a_program_cannot_be_stopped(repository: Repo
         programs = endpoint.processes()
         give_to(NOBODY, Path(folder))
         as_nobody = (
-            "import os, sys; from agent.cli import commands;"
+            "import ctypes, os, sys; from agent.cli import commands;"
             f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); commands(sys.argv[1:])"
         )
         result = endpoint.run("uninstall", command=(sys.executable, "-c", as_nobody), expect=1)

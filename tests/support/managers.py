@@ -60,6 +60,9 @@ class Bench:
     kind: ServiceKind
     fresh: Callable[[], ServiceManager]
     """What the next process of the agent would work with."""
+    known: Callable[[], list[str]]
+    """What the system has registered."""
+    known_as: str = "commandit-service"
     started: list[Unit] = field(default_factory=list)
 
     def unit(self, program: str, timeout: float = 5.0, name: str = "commandit-service") -> Unit:
@@ -89,7 +92,7 @@ def process_bench(folder: Path) -> Iterator[Bench]:
         managers.append(ProcessManager(run, Launch(ENVIRONMENT, lambda: str(uuid.uuid4()))))
         return managers[-1]
 
-    bench = Bench(folder, ServiceKind.PROCESS, fresh)
+    bench = Bench(folder, ServiceKind.PROCESS, fresh, lambda: _names(run, "*.json"), "service.json")
     try:
         yield bench
     finally:
@@ -112,7 +115,13 @@ def launchd_bench(folder: Path) -> Iterator[Bench]:
     """Launchd, simulated down to ``launchctl``."""
     simulator = LaunchdSimulator()
     try:
-        yield Bench(folder, ServiceKind.LAUNCHD, lambda: launchd_on(folder, simulator))
+        yield Bench(
+            folder,
+            ServiceKind.LAUNCHD,
+            lambda: launchd_on(folder, simulator),
+            lambda: _names(folder / "LaunchDaemons", "*"),
+            "commandit-service.plist",
+        )
     finally:
         simulator.power_off()
 
@@ -127,7 +136,9 @@ def windows_bench(folder: Path) -> Iterator[Bench]:
     """Windows services, simulated down to the functions of advapi32 and kernel32."""
     simulator = WindowsSimulator(str(folder), ENVIRONMENT)
     try:
-        yield Bench(folder, ServiceKind.WINDOWS_SERVICE, lambda: windows_on(folder, simulator))
+        yield Bench(
+            folder, ServiceKind.WINDOWS_SERVICE, lambda: windows_on(folder, simulator), lambda: list(simulator.services)
+        )
         assert simulator.open_handles == {}
     finally:
         simulator.power_off()
@@ -146,7 +157,13 @@ def systemd_bench(folder: Path) -> Iterator[Bench]:
     units.mkdir()
     simulator = SystemdSimulator(units)
     try:
-        yield Bench(folder, ServiceKind.SYSTEMD, lambda: systemd_on(folder, simulator))
+        yield Bench(
+            folder,
+            ServiceKind.SYSTEMD,
+            lambda: systemd_on(folder, simulator),
+            lambda: _names(units, "*.service"),
+            "commandit-service.service",
+        )
     finally:
         simulator.power_off()
 
@@ -158,3 +175,7 @@ def _run_folder(folder: Path) -> Path:
     run = folder / "run"
     run.mkdir(exist_ok=True)
     return run
+
+
+def _names(folder: Path, pattern: str) -> list[str]:
+    return sorted(path.name for path in folder.glob(pattern))
