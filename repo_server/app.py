@@ -198,10 +198,12 @@ class Server:
 
     def _config(self, application: Application) -> uvicorn.Config:
         settings = self._settings
+        # Asking Redis takes a wait, which the short way does not have.
+        short_way = application if self._traffic.shared is None else None
         config = uvicorn.Config(
             application,
             interface="asgi3",
-            http=partial(LimitedHttp, connections=self._connections, short_way=application),  # type: ignore[arg-type]  # called like the class
+            http=partial(LimitedHttp, connections=self._connections, short_way=short_way),  # type: ignore[arg-type]  # called like the class
             ws="none",
             lifespan="off",
             log_config=None,
@@ -223,6 +225,8 @@ class Server:
         self._feed.start(tasks, stop)
         tasks.start("watching what can change", every(_LOOK_SECONDS, stop, self._look_around))
         tasks.start("handing audit lines over", regularly(_HAND_OVER_SECONDS, stop, self._traffic.audit.hand_over))
+        if self._traffic.shared is not None:
+            tasks.start("asking Redis", self._traffic.shared.run(stop))
         tasks.start("closing idle connections", regularly(_LOOK_SECONDS, stop, self._connections.sweep))
 
     def _look_around(self) -> None:
@@ -366,6 +370,8 @@ def _conditions(guard: Guard, traffic: Traffic, recording: Recording | None) -> 
     if (secrets := guard.secrets) is not None:
         conditions.watch("secrets_not_reloaded", lambda: secrets.error)
     conditions.watch("audit_not_written", lambda: traffic.audit.error)
+    if (shared := traffic.shared) is not None:
+        conditions.watch("shared_limits_away", lambda: shared.error)
     if recording is not None:
         recording.watch(conditions)
     return conditions

@@ -75,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     limit_secret: Annotated[str, _help("Requests with one secret.")] = "200000/10s"  # noqa: S105 -- a rate
     limit_device: Annotated[str, _help("Requests of one device.")] = "60/1m"
     limit_failures: Annotated[str, _help("Requests of one address with wrong credentials.")] = "20/1m"
+    redis_url: Annotated[str | None, _help("Redis through which several servers share these limits.")] = None
     max_connections: Annotated[int, _help("Connections; at the limit idle ones make room.", ge=16)] = 20000
     request_seconds: Annotated[int, _help("How long a request may take to arrive.", ge=1, le=3600)] = 30
     audit_log: Annotated[Path | None, _help("File of audit lines; default: audit.log in the state folder.")] = None
@@ -209,6 +210,8 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsInvalid(f"--x-accel {settings.x_accel!r}: expected a location of nginx, like /release-files/")
     for name in ("limit_address", "limit_secret", "limit_device", "limit_failures"):
         _read(name, Rate.parse, getattr(settings, name))
+    if settings.redis_url is not None and not settings.redis_url.startswith(("redis://", "rediss://", "redis+unix://")):
+        raise SettingsInvalid("--redis-url: expected redis://host:port, rediss://… or redis+unix:///path")
     for network in settings.trusted_proxy:
         _read("trusted_proxy", parse_network, network)
     return settings

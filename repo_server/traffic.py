@@ -15,6 +15,7 @@ from repo_server.http import Call, HttpError
 from repo_server.limits import Limits, Rates, is_loopback, network_of
 from repo_server.requests import Requests
 from repo_server.settings import Settings
+from repo_server.sharedlimits import SharedLimits
 
 AUDIT_NAME = "audit.log"
 MAX_RUNNING = 4000
@@ -74,6 +75,8 @@ class Traffic:
     requests: Requests
     audit: Audit
     clock: Callable[[], datetime]
+    shared: SharedLimits | None = None
+    """Limits of several servers together."""
     gates: dict[str, Gate] = field(
         default_factory=lambda: {
             gate.kind: gate
@@ -108,7 +111,12 @@ class Traffic:
         ]
         if settings.audit_stdout:
             sinks.append(Stream(1))
-        return cls(proxies, Limits(rates, random), Requests(), Audit(tuple(sinks)), clock)
+        limits = Limits(rates, random)
+        shared = None
+        if settings.redis_url is not None:
+            shared = SharedLimits(settings.redis_url, rates, limits.refusal)
+            shared.open()
+        return cls(proxies, limits, Requests(), Audit(tuple(sinks)), clock, shared)
 
     def turn_away(self, gate: Gate) -> HttpError:
         """Return the 503 for a request that there is no room for; each client is to come back at another time."""
@@ -119,6 +127,9 @@ class Traffic:
 
     async def share(self, call: Call, device_id: str | None = None) -> None:
         """Count a request where several servers share their limits; raise ``HttpError`` 429."""
+        if self.shared is not None:
+            secret = call.who if call.who is not None and call.who.startswith("secret:") else None
+            await self.shared.count(call.address, secret, device_id)
 
     def finished(self, call: Call, endpoint: str, seconds: float) -> None:
         """Count a request that was answered, or whose client went away (status 499), and write its audit line."""

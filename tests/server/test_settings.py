@@ -63,7 +63,7 @@ def example(option: object) -> object:
     values = {
         "workers": 1, "log_level": "debug", "proxy_header": "forwarded", "base_url": "https://u.example",
         "package_base_url": "https://cdn.example/tree", "x_accel": "/release-files/",
-        "trusted_proxy": ["10.0.0.0/8", "192.0.2.1"],
+        "redis_url": "redis://r:1", "trusted_proxy": ["10.0.0.0/8", "192.0.2.1"],
     }  # fmt: skip
     if option.flag:  # type: ignore[attr-defined]
         return True
@@ -107,6 +107,7 @@ def test_relative_paths_in_a_file_mean_its_own_folder(tmp_path: Path) -> None:
         ({**NEEDED, "limit_device": "10 per minute"}, {}, None, "--limit-device"),
         ({**NEEDED, "limit_secret": "0/1s"}, {}, None, "--limit-secret"),
         ({**NEEDED, "trusted_proxy": ("10.0.0.1", "10.0.0.0/33")}, {}, None, "--trusted-proxy"),
+        ({**NEEDED, "redis_url": "http://x"}, {}, None, "--redis-url"),
         (NEEDED, {"REPO_SERVER_TRUSTED_PROXY": "10.0.0.1,proxy.example"}, None, "--trusted-proxy"),
     ],
 )
