@@ -14,12 +14,13 @@ from agent.errors import AgentError, PackageRefused
 from agent.health import HealthChecker
 from agent.install import Installer
 from agent.journal import Entry, Item
-from agent.logs import Log
+from agent.logs import Log, Severity
 from agent.manifest import InstalledComponent, Manifest, load_manifest, save_manifest
 from agent.outcome import final_records, judged
 from agent.paths import Paths
 from agent.ports import Clock, Programs, ServiceManager, Unit
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
+from agent.runner import about
 from agent.spool import Spool
 from agent.steps import Event, Step
 from agent.trust import Trust
@@ -69,6 +70,9 @@ class SequenceActions:
         whole: Mapping[Step, Callable[[Entry], None]] = {
             Step.DOWNLOAD: self._download,
             Step.STAGE: self._stage,
+            Step.PRE_HOOK: self._pre_hook,
+            Step.POST_HOOK: self._post_hook,
+            Step.CRITICAL: self._leave_stopped,
             Step.COMMIT: self._commit,
             Step.CLEAN: self._clean,
             Step.DISCARD: self._discard,
@@ -77,17 +81,14 @@ class SequenceActions:
             whole[entry.step](entry)
             return Event.DONE
         single: Mapping[Step, Callable[[Item], None]] = {
-            Step.PRE_HOOK: self._pre_hook,
             Step.STOP: self._stop_any,
             Step.EXCHANGE: self.installer.exchange,
-            Step.POST_HOOK: self._post_hook,
             Step.START: self._start_new,
             Step.HEALTH: self._check_new,
             Step.UNDO_STOP: self._stop_any,
             Step.UNDO_EXCHANGE: self.installer.restore,
             Step.UNDO_START: self._start_old,
             Step.UNDO_HEALTH: self._check_old,
-            Step.CRITICAL: self._leave_stopped,
         }
         single[entry.step](entry.item)
         return Event.DONE
@@ -137,15 +138,16 @@ class SequenceActions:
 
     # One component forward
 
-    def _pre_hook(self, item: Item) -> None:
-        self._hook(item, self.installer.staged(item.component).hooks.pre_install, "pre_install")
+    def _pre_hook(self, entry: Entry) -> None:
+        self._hook(entry, self.installer.staged(entry.item.component).hooks.pre_install, "pre_install")
 
-    def _post_hook(self, item: Item) -> None:
-        self._hook(item, self.installer.staged(item.component).hooks.post_install, "post_install")
+    def _post_hook(self, entry: Entry) -> None:
+        self._hook(entry, self.installer.staged(entry.item.component).hooks.post_install, "post_install")
 
-    def _hook(self, item: Item, command: Sequence[str], name: str) -> None:
+    def _hook(self, entry: Entry, command: Sequence[str], name: str) -> None:
         if not command:
             return
+        item = entry.item
         places = self.installer.places(item.component)
         limit = self.installer.staged(item.component).hooks.timeout_seconds
         environment = {
@@ -160,7 +162,7 @@ class SequenceActions:
         except OSError as error:
             raise AgentError(Code.HOOK_FAILED, f"{name} {command[0]} cannot be started: {error.strerror}") from error
         facts = {"hook": name, "exit_code": finished.exit_code, "output": finished.output}
-        self.log.info("a hook ended", component=item.component, **facts)
+        self.log.info("a hook ended", **about(entry, item.component), **facts)
         if finished.exit_code != 0:
             how = (
                 f"ended with {finished.exit_code}" if finished.exit_code is not None else f"ran longer than {limit:g} s"
@@ -207,6 +209,8 @@ class SequenceActions:
         components = frozenset(item.component for item in entry.sequence.items)
         if (after := quarantine.succeeded(components)) != quarantine:
             save_quarantine(self._quarantine_file, after)
+        for item in entry.sequence.items:
+            self.log.info("installed", **about(entry, item.component))
         self._tidy(entry, keep_downloads=False)
 
     def _discard(self, entry: Entry) -> None:
@@ -214,8 +218,23 @@ class SequenceActions:
         quarantine, _ = load_quarantine(self._quarantine_file)
         if (after := judged(quarantine, entry)) != quarantine:
             save_quarantine(self._quarantine_file, after)
+        self._say_how_it_ended(entry)
         # What arrived before the connection broke is resumed in the next cycle.
         self._tidy(entry, keep_downloads=entry.failure is not None and entry.failure.code.is_transient)
+
+    def _say_how_it_ended(self, entry: Entry) -> None:
+        """Log why a sequence went back, and whether that was verified (FR-RBK-001, FR-RBK-002)."""
+        failed = entry.critical[0] if entry.critical else entry.failure
+        code = Code.OK if entry.failure is None else entry.failure.code
+        self.log.event(
+            Severity.CRITICAL if entry.critical else Severity.WARNING,
+            "an update was taken back" if entry.went_back else "an update ended before anything was changed",
+            **about(entry, None if failed is None else failed.component),
+            code=Code.ROLLBACK_FAILED if entry.critical else code,
+            reason=None if entry.failure is None else entry.failure.message,
+            restored_and_healthy=not entry.critical if entry.went_back else None,
+            left_stopped=[failure.component for failure in entry.critical] or None,
+        )
 
     def _put_records(self, entry: Entry) -> None:
         for record in final_records(entry, self.clock.now()):
@@ -252,11 +271,12 @@ class SequenceActions:
         if component is not None:
             self.health.check(self._unit(component.package), component.package.health)
 
-    def _leave_stopped(self, item: Item) -> None:
+    def _leave_stopped(self, entry: Entry) -> None:
+        item = entry.item
         self.log.critical(
             "a component could not be taken back; it is left stopped until a person repairs it",
             code=Code.ROLLBACK_FAILED,
-            component=item.component,
+            **about(entry, item.component),
         )
         try:
             self._stop_any(item)

@@ -97,7 +97,7 @@ class Runner:
     def _act(self, entry: Entry) -> tuple[Event, Failure | None]:
         """Run a step's action; whatever goes wrong is its failure."""
         component = _component(entry)
-        self.log.info("step", step=entry.step, component=component, attempt_id=entry.sequence.attempt_id)
+        self.log.info("step", step=entry.step, **about(entry, component))
         can_stop = entry.step not in UNDOING | COMMITTED
         try:
             with self.interruption.armed() if can_stop else contextlib.nullcontext():
@@ -142,9 +142,19 @@ class Runner:
             Severity.CRITICAL if entry.step in UNDOING else Severity.ERROR,
             f"step {entry.step} failed: {failure.message}",
             code=failure.code,
-            component=failure.component,
-            attempt_id=entry.sequence.attempt_id,
+            **about(entry, failure.component),
         )
+
+
+def about(entry: Entry, component: str | None) -> dict[str, str | None]:
+    """Return the facts that stand in every event about an attempt (FR-LOG-001)."""
+    item = next((one for one in entry.sequence.items if one.component == component), None)
+    return {
+        "component": component,
+        "from_version": None if item is None else item.from_version,
+        "to_version": None if item is None else item.version,
+        "attempt_id": entry.sequence.attempt_id,
+    }
 
 
 def _component(entry: Entry) -> str | None:

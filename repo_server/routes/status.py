@@ -12,6 +12,8 @@ from repo_server.routes.context import Context, RecordsUnavailable
 
 PATH = "/v1/status"
 RETRY_SECONDS = 60
+MOST_ATTEMPTS = 20
+"""Ids of attempts in one line of the audit."""
 
 _decoder = msgspec.json.Decoder(StatusRequest)
 _record_decoder = msgspec.json.Decoder(UpdateRecord)
@@ -39,6 +41,8 @@ async def status(context: Context, call: Call) -> None:
     context.traffic.limits.device(call.address, device_id, call.began)
     await context.traffic.share(call, device_id)
     records, rejected = _read(request)
+    if attempts := _attempts(records):
+        call.asked["attempts"] = attempts
     if records:
         try:
             refused = await context.records.store(device_id, records, context.clock())
@@ -62,6 +66,12 @@ def _read(request: StatusRequest) -> tuple[list[UpdateRecord], list[RejectedReco
         except (msgspec.MsgspecError, RecursionError) as error:
             rejected.append(RejectedRecord(_id_of(raw), "invalid_record", f"{error}"))
     return records, rejected
+
+
+def _attempts(records: list[UpdateRecord]) -> list[str]:
+    """Return the ids under which the device's own log has these attempts, without repetition."""
+    named = ((record.details or {}).get("attempt_id") for record in records)
+    return list(dict.fromkeys(one[:64] for one in named if isinstance(one, str)))[:MOST_ATTEMPTS]
 
 
 def _id_of(raw: msgspec.Raw) -> str | None:

@@ -88,6 +88,14 @@ def test_one_bad_component_takes_the_whole_sequence_back(repository: Repository,
         "probe": ("failed", "HEALTH_FAILED"),
         "ui": ("cancelled", "SEQUENCE_ROLLED_BACK"),
     }
+    (back,) = (json.loads(line) for line in endpoint.log().splitlines() if "an update was taken back" in line)
+    assert (back["severity"], back["code_name"], back["component"]) == ("warning", "HEALTH_FAILED", "probe")
+    assert (back["from_version"], back["to_version"]) == ("1.0.0", "1.1.0")
+    assert back["restored_and_healthy"] is True
+    assert "no good" in back["reason"]
+    assert {record.details["attempt_id"] for record in repository.records.values() if record.details} == {
+        back["attempt_id"]
+    }
 
 
 def test_a_program_that_ends_in_its_probation_is_taken_back(repository: Repository, endpoint: Endpoint) -> None:
