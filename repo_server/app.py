@@ -41,7 +41,6 @@ from repo_server.scan import Scanner, ScanOptions
 from repo_server.settings import Settings
 from repo_server.statefolder import held, prepare
 from repo_server.store.database import POOL_SIZE
-from repo_server.store.devices import DeviceReader
 from repo_server.store.embedded import EmbeddedByAnother, EmbeddedPostgres
 from repo_server.store.source import GivenServer, Source
 from repo_server.store.spools import gather_spools, spool_name
@@ -245,7 +244,7 @@ class Server:
             sender=FileSender(self._threads),
             check_ins=nothing if recording is None else recording.check_ins,
             records=nothing if recording is None else StoredRecords(recording.intake),
-            devices=nothing if recording is None else StoredDevices(DeviceReader(recording.database)),
+            devices=nothing if recording is None else StoredDevices(recording.database),
             rescan=self._feed.request_rescan,
             clock=wall_clock,
             database_state=_no_database if recording is None else recording.describe,

@@ -13,14 +13,17 @@ from repo_server.views import (
     DeviceDetail,
     DevicePage,
     Explanation,
+    Failures,
     Health,
     PackagePage,
     ProblemList,
     Readiness,
     RescanAnswer,
+    VersionCounts,
 )
 
 _TEXT: dict[str, Any] = {"type": "string"}
+_TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 _LINUX_OR_NOT = "(?:[Ww][Ii][Nn]|[Mm][Aa][Cc](?:[Oo][Ss])?|[Ll][Ii][Nn](?:[Uu][Xx])?)-"
 _DEVICE_ID = {
     "type": "string",
@@ -54,6 +57,20 @@ _DEVICE_ERRORS = (ErrorCode.INVALID_DEVICE_ID, ErrorCode.UNKNOWN_DEVICE, ErrorCo
 
 def _one_of(name: str, words: Any) -> Parameter:
     return Parameter("query", name, "Only these.", {"enum": [str(word) for word in words]})
+
+
+_FLEET = (
+    _one_of("channel", Channel), _one_of("os", Os), _one_of("arch", Arch),
+    Parameter("query", "health", "Only with this health.", _TEXT),
+    Parameter("query", "org_id", "Only of this organisation.", {"type": "string", "format": "uuid"}),
+    Parameter("query", "site_id", "Only of this site.", _TEXT),
+    Parameter("query", "component", "Only with this component.", _TEXT),
+    Parameter("query", "version", "Only with this version of the component.", _TEXT),
+    Parameter("query", "seen_before", "Only those that last asked before.", _TIME),
+    Parameter("query", "seen_after", "Only those that last asked then or after.", _TIME),
+    Parameter("query", "shared_id", "Whether two machines were seen to use the id.", {"type": "boolean"}),
+    Parameter("query", "registered", "Whether CommandIT knows the device.", {"type": "boolean"}),
+)  # fmt: skip
 
 
 def _file(path: str, id_: str, summary: str, who: Who, kinds: str = BINARY) -> Operation:
@@ -102,11 +119,26 @@ _OPERATIONS = (
     ),
     Operation(
         "GET", "/v1/devices", "devices", "Devices, by id.", Who.OPERATOR, {200: DevicePage},
-        (*_PAGE_ERRORS, ErrorCode.INVALID_DEVICE_ID, ErrorCode.DATABASE_UNAVAILABLE), None, (_AFTER, _LIMIT),
+        (*_PAGE_ERRORS, ErrorCode.INVALID_DEVICE_ID, ErrorCode.DATABASE_UNAVAILABLE), None,
+        (_AFTER, _LIMIT, *_FLEET),
+    ),
+    Operation(
+        "GET", "/v1/versions", "versions", "Devices by channel, platform, component and version.", Who.OPERATOR,
+        {200: VersionCounts}, (ErrorCode.INVALID_PARAMETER, ErrorCode.DATABASE_UNAVAILABLE), None, _FLEET,
+    ),
+    Operation(
+        "GET", "/v1/failures", "failures", "Failed attempts by signature, and attempts by version.", Who.OPERATOR,
+        {200: Failures}, (*_PAGE_ERRORS, ErrorCode.DATABASE_UNAVAILABLE), None,
+        (
+            Parameter("query", "since", "Received since then; a week unless it says otherwise.", _TIME),
+            Parameter("query", "component", "Only this one.", _TEXT),
+            Parameter("query", "version", "Only this requested version.", _TEXT),
+            _LIMIT,
+        ),
     ),
     Operation(
         "GET", "/v1/devices/{device_id}", "device", "A device and its last attempts.", Who.OPERATOR,
-        {200: DeviceDetail}, (*_DEVICE_ERRORS, ErrorCode.NOT_FOUND), None, (_DEVICE,),
+        {200: DeviceDetail}, (*_DEVICE_ERRORS, *_PAGE_ERRORS, ErrorCode.NOT_FOUND), None, (_DEVICE, _LIMIT),
     ),
     Operation(
         "GET", "/v1/devices/{device_id}/explain", "explain", "What a device would be offered now, and why.",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import datetime
+from typing import Annotated, TypeVar
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from repo_server.http import Call, HttpError
 
@@ -14,6 +17,7 @@ PAGE = 100
 MAX_PAGE = 1000
 """Entries of one answer; a longer list is asked for in pages."""
 
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Member = TypeVar("_Member", bound=enum.StrEnum)
 
 
@@ -27,9 +31,9 @@ class Query:
         """Return a parameter as it stands."""
         return self.values.get(name)
 
-    def limit(self) -> int:
+    def limit(self, default: int = PAGE) -> int:
         """Return how many entries a page may have."""
-        text = self.values.get("limit", str(PAGE))
+        text = self.values.get("limit", str(default))
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PAGE)) and 1 <= int(text) <= MAX_PAGE):
             raise HttpError(422, "invalid_limit", f"limit must be a number from 1 to {MAX_PAGE}")
         return int(text)
@@ -41,6 +45,14 @@ class Query:
             return None if text is None else kind(text)
         except ValueError:
             raise invalid(name, f"{text!r:.80} is not one of {', '.join(kind)}") from None
+
+    def instant(self, name: str) -> datetime | None:
+        """Return a parameter that is a time with its zone (RFC 3339)."""
+        text = self.values.get(name)
+        try:
+            return None if text is None else msgspec.convert(text, _Instant)
+        except msgspec.ValidationError:
+            raise invalid(name, f"{text!r:.80} is not a time like 2026-11-21T18:00:00Z") from None
 
     def flag(self, name: str) -> bool | None:
         """Return a parameter that is ``true`` or ``false``."""
@@ -61,6 +73,9 @@ def read_query(call: Call, known: Collection[str]) -> Query:
             raise invalid(name, f"there is no such parameter; expected one of {', '.join(sorted(known))}")
         if name in values:
             raise invalid(name, "it stands there twice")
+        if "\0" in value:
+            # PostgreSQL has no text with it, and nothing has such a name.
+            raise invalid(name, "it has a NUL character")
         values[name] = value
     return Query(values)
 

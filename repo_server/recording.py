@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +16,9 @@ from repo_server.store import DatabaseAway
 from repo_server.store.checkins import ChannelOf, CheckInWriter
 from repo_server.store.counters import Counters
 from repo_server.store.database import Database, State
-from repo_server.store.devices import DeviceReader
+from repo_server.store.devices import DeviceFilter, DeviceReader
 from repo_server.store.entries import Records
+from repo_server.store.failures import FailureReader
 from repo_server.store.intake import Intake
 from repo_server.store.source import Source
 from repo_server.store.spool import Spool
@@ -120,15 +121,25 @@ class StoredRecords:
 class StoredDevices:
     """Devices in PostgreSQL."""
 
-    reader: DeviceReader
+    database: Database
 
-    async def page(self, after: str | None, limit: int) -> list[dict[str, Any]]:
+    async def page(self, wanted: Mapping[str, Any], after: str | None, limit: int) -> list[dict[str, Any]]:
         """Return devices by id, after one."""
-        return await _translated(self.reader.page(after, limit))
+        return await _translated(DeviceReader(self.database).page(DeviceFilter(**wanted), after, limit))
 
-    async def get(self, device_id: str) -> dict[str, Any] | None:
+    async def get(self, device_id: str, attempts: int) -> dict[str, Any] | None:
         """Return one device with its last attempts."""
-        return await _translated(self.reader.get(device_id))
+        return await _translated(DeviceReader(self.database).get(device_id, attempts))
+
+    async def versions(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Count devices by channel, platform, component and version."""
+        return await _translated(DeviceReader(self.database).versions(DeviceFilter(**wanted)))
+
+    async def failures(
+        self, since: datetime, component: str | None, version: str | None, limit: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return failed attempts by signature, and attempts by version."""
+        return await _translated(FailureReader(self.database).failures(since, component, version, limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +153,19 @@ class NothingRecorded:
         """Say that it cannot be kept."""
         raise RecordsUnavailable(_NO_DATABASE)
 
-    async def page(self, _after: str | None, _limit: int) -> NoReturn:
+    async def page(self, _wanted: Mapping[str, Any], _after: str | None, _limit: int) -> NoReturn:
         """Say that nothing is known."""
         raise RecordsUnavailable(_NO_DATABASE)
 
-    async def get(self, _device_id: str) -> NoReturn:
+    async def get(self, _device_id: str, _attempts: int) -> NoReturn:
+        """Say that nothing is known."""
+        raise RecordsUnavailable(_NO_DATABASE)
+
+    async def versions(self, _wanted: Mapping[str, Any]) -> NoReturn:
+        """Say that nothing is known."""
+        raise RecordsUnavailable(_NO_DATABASE)
+
+    async def failures(self, _since: datetime, _component: str | None, _version: str | None, _limit: int) -> NoReturn:
         """Say that nothing is known."""
         raise RecordsUnavailable(_NO_DATABASE)
 

@@ -94,8 +94,10 @@ class DeviceEntry(msgspec.Struct, frozen=True):
     os_version: str | None
     cpu_architecture: str | None
     channel: str | None
-    """Given to this device by an operator."""
+    """The one that the device was on at its last check (L31)."""
+    channel_source: str | None
     reported_channel: str | None
+    """The one that its agent is configured for."""
     agent_service_version: str | None
     agent_ui_version: str | None
     agent_probe_version: str | None
@@ -107,6 +109,10 @@ class DeviceEntry(msgspec.Struct, frozen=True):
     components: list[ComponentState] | None
     attributes: dict[str, Any] | None
     previous_ids: list[str] | None
+    shared_id_at: str | None
+    """When two machines were last seen to use this id."""
+    registered: bool
+    """Whether it has a row in ``devices``, or is one that CommandIT, whose table that is, does not know."""
 
 
 class DevicePage(msgspec.Struct, frozen=True):
@@ -130,12 +136,71 @@ class AttemptEntry(msgspec.Struct, frozen=True):
     error_code: str | None
     error_message: str | None
     details: dict[str, Any] | None
+    received_at: str
 
 
 class DeviceDetail(DeviceEntry, frozen=True):
     """A device, and its last attempts, newest first."""
 
     attempts: tuple[AttemptEntry, ...]
+    seen_machines: list[str | None] | None
+    """The last two that differed, if the id seems to be shared."""
+    seen_versions: list[str | None] | None
+
+
+class VersionCount(msgspec.Struct, frozen=True):
+    """How many devices have a version of a component."""
+
+    channel: str | None
+    os_type: str | None
+    cpu_architecture: str | None
+    component: str
+    version: str
+    devices: int
+    last_agent_checkin: str | None
+    """Of the one that was seen last."""
+
+
+class VersionCounts(msgspec.Struct, frozen=True):
+    """Devices by channel, platform, component and version."""
+
+    versions: tuple[VersionCount, ...]
+
+
+class FailureSignature(msgspec.Struct, frozen=True):
+    """Failed attempts with one component, code and message, without what differs from device to device."""
+
+    component: str
+    error_code: str | None
+    pattern: str | None
+    attempts: int
+    devices: int
+    first_at: datetime
+    last_at: datetime
+    example: str | None
+    """A whole message."""
+    versions: dict[str, int]
+    """Requested version → attempts."""
+
+
+class VersionOutcome(msgspec.Struct, frozen=True):
+    """What became of the attempts at one version of a component."""
+
+    component: str
+    version: str
+    attempts: int
+    succeeded: int
+    failed: int
+    devices: int
+    devices_failed: int
+
+
+class Failures(msgspec.Struct, frozen=True):
+    """What went wrong since an instant."""
+
+    since: datetime
+    signatures: tuple[FailureSignature, ...]
+    versions: tuple[VersionOutcome, ...]
 
 
 class OfferEntry(msgspec.Struct, frozen=True):

@@ -39,6 +39,8 @@ _EXACT: dict[str, Route] = {
     catalogue.RESCAN: Route(catalogue.rescan, "rescan", "query"),
     openapi.PATH: Route(openapi.openapi, "openapi"),
     operator.DEVICES: Route(operator.devices, "devices", "query"),
+    operator.VERSIONS: Route(operator.versions, "versions", "query"),
+    operator.FAILURES: Route(operator.failures, "failures", "query"),
     metrics.PATH: Route(metrics.metrics, "metrics", "query"),
     "/healthz": Route(health.healthz, "healthz", limited=False),
     "/readyz": Route(health.readyz, "readyz", limited=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,11 +52,19 @@ class Records(Protocol):
 class Devices(Protocol):
     """Reads what is known of devices."""
 
-    async def page(self, after: str | None, limit: int) -> list[dict[str, Any]]:
-        """Return devices by id, after one; raise ``RecordsUnavailable``."""
+    async def page(self, wanted: Mapping[str, Any], after: str | None, limit: int) -> list[dict[str, Any]]:
+        """Return devices by id, after one; ``wanted`` has filters by name. Raise ``RecordsUnavailable``."""
 
-    async def get(self, device_id: str) -> dict[str, Any] | None:
+    async def get(self, device_id: str, attempts: int) -> dict[str, Any] | None:
         """Return one device with its last attempts; raise ``RecordsUnavailable``."""
+
+    async def versions(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Count devices by channel, platform, component and version; raise ``RecordsUnavailable``."""
+
+    async def failures(
+        self, since: datetime, component: str | None, version: str | None, limit: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return failed attempts by signature, and attempts by version; raise ``RecordsUnavailable``."""
 
 
 @dataclass(frozen=True, slots=True)

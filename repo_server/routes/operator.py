@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from repo_server.answers import reason_entry
@@ -13,20 +15,45 @@ from repo_server.core.model import Arch, Channel, Device, Installed, Os, Platfor
 from repo_server.core.offer import decide
 from repo_server.core.version import Version
 from repo_server.http import Call, HttpError, method_not_allowed, not_ready
-from repo_server.query import read_query
+from repo_server.query import Query, invalid, read_query
 from repo_server.routes.context import Context, RecordsUnavailable
 from repo_server.views import Explanation, OfferEntry
 
 DEVICES = "/v1/devices"
+VERSIONS = "/v1/versions"
+FAILURES = "/v1/failures"
+FILTERS = (
+    "channel", "os", "arch", "health", "org_id", "site_id", "component", "version", "seen_before", "seen_after",
+    "shared_id", "registered",
+)  # fmt: skip
+FAILURE_DAYS = 7
+"""How far back failures are looked at unless ``since`` says."""
+_ATTEMPTS = 20
 
 
 async def devices(context: Context, call: Call) -> None:
-    """List devices by id, a page at a time: ``?after=ID&limit=N``."""
+    """List devices by id, a page at a time: ``?after=ID&limit=N`` and filters."""
     _enter_devices(context, call)
-    query = read_query(call, ("after", "limit"))
+    query = read_query(call, ("after", "limit", *FILTERS))
     after, limit = query.text("after"), query.limit()
-    rows = await _asked(context.devices.page(None if after is None else _device_id(after), limit))
+    rows = await _asked(context.devices.page(_wanted(query), None if after is None else _device_id(after), limit))
     await call.json({"devices": rows, "next": str(rows[-1]["device_id"]) if len(rows) == limit else None})
+
+
+async def versions(context: Context, call: Call) -> None:
+    """Count devices by channel, platform, component and version, with the filters of the list."""
+    _enter_devices(context, call)
+    query = read_query(call, FILTERS)
+    await call.json({"versions": await _asked(context.devices.versions(_wanted(query)))})
+
+
+async def failures(context: Context, call: Call) -> None:
+    """Group failed attempts by signature and attempts by version: ``?since=&component=&version=&limit=``."""
+    _enter_devices(context, call)
+    query = read_query(call, ("since", "component", "version", "limit"))
+    since = query.instant("since") or context.clock() - timedelta(days=FAILURE_DAYS)
+    found = await _asked(context.devices.failures(since, query.text("component"), query.text("version"), query.limit()))
+    await call.json({"since": since, **found})
 
 
 async def device(context: Context, call: Call) -> None:
@@ -36,7 +63,8 @@ async def device(context: Context, call: Call) -> None:
     text, slash, verb = rest.partition("/")
     if slash and verb != "explain":
         raise HttpError(404, "not_found", "there is no such endpoint")
-    row = await _asked(context.devices.get(_device_id(text)))
+    attempts = _ATTEMPTS if slash else read_query(call, ("limit",)).limit(_ATTEMPTS)
+    row = await _asked(context.devices.get(_device_id(text), attempts))
     if row is None:
         raise HttpError(404, "unknown_device", f"no device {text!r:.80} has checked in")
     if not slash:
@@ -57,6 +85,32 @@ async def device(context: Context, call: Call) -> None:
             reasons=tuple(reason_entry(reason) for reason in decision.reasons),
         )
     )
+
+
+def _wanted(query: Query) -> dict[str, Any]:
+    """Return the filters that are given."""
+    if query.text("version") is not None and query.text("component") is None:
+        raise invalid("version", "of which component? give component as well")
+    org_id = query.text("org_id")
+    found = {
+        "channel": query.member("channel", Channel),
+        "os": query.member("os", Os),
+        "arch": query.member("arch", Arch),
+        "org_id": None if org_id is None else _organisation(org_id),
+        "seen_before": query.instant("seen_before"),
+        "seen_after": query.instant("seen_after"),
+        "shared_id": query.flag("shared_id"),
+        "registered": query.flag("registered"),
+        **{name: query.text(name) for name in ("health", "site_id", "component", "version")},
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _organisation(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise invalid("org_id", f"{text!r:.80} is not a UUID") from None
 
 
 def _enter_devices(context: Context, call: Call) -> None:

@@ -15,7 +15,7 @@ from repo_server.store import DatabaseAway
 from repo_server.store.counters import Counters
 from repo_server.store.database import DATA_ERRORS, Connection, Database
 from repo_server.store.identity import rename
-from repo_server.store.sightings import UPDATE, UPSERT, row_of
+from repo_server.store.sightings import BESIDE, UPDATE, UPSERT, row_of
 from repo_server.store.tables import devices_are_ours
 from repo_server.store.text import clean_json
 
@@ -79,8 +79,12 @@ class CheckInWriter:
             batch = self._take()
             try:
                 await self._write(batch)
-            except DatabaseAway:
+            except DatabaseAway as error:
                 self._give_back(batch)
+                # A database that answers and takes nothing (a full disk, say) is not asked without a pause.
+                self._full.clear()
+                if self.database.ready:
+                    self.counters.failing = str(error)
                 return
             except Exception:  # noqa: BLE001 -- see below
                 # A fault of ours; agents must not be without a server for it.
@@ -106,6 +110,7 @@ class CheckInWriter:
     async def _write(self, batch: dict[str, _CheckIn]) -> None:
         try:
             shared = await self.database.run(_statements(batch, self.channel_of))
+            self.counters.failing = None
             self.counters.check_ins_written += len(batch)
             self.counters.check_in_batches += 1
             self.counters.last_check_in_batch = len(batch)
@@ -117,16 +122,26 @@ class CheckInWriter:
                 )
         except (*DATA_ERRORS, RecursionError) as error:
             if len(batch) == 1:
-                self.counters.check_ins_dropped += 1
-                _log.error("check-in of %s refused by the database: %s", next(iter(batch)), error)
+                await self._write_beside(batch, error)
                 return
             # One row that the database refuses must not take the others with it: halve until it stands alone.
             ids = list(batch)
             for part in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
                 await self._write({device_id: batch[device_id] for device_id in part})
 
+    async def _write_beside(self, batch: dict[str, _CheckIn], refusal: Exception) -> None:
+        """Keep a device that ``devices`` refuses (it may have constraints that we do not know) where it is seen."""
+        _log.error("check-in of %s refused by the database: %s", next(iter(batch)), refusal)
+        try:
+            await self.database.run(_statements(batch, self.channel_of, BESIDE))
+        except (*DATA_ERRORS, RecursionError):
+            self.counters.check_ins_dropped += 1
 
-def _statements(batch: dict[str, _CheckIn], channel_of: ChannelOf) -> Callable[[Connection], Any]:
+
+def _statements(
+    batch: dict[str, _CheckIn], channel_of: ChannelOf, statement: str | None = None
+) -> Callable[[Connection], Any]:
+    """Return what writes a batch and returns the ids that turned out to be shared."""
     former = [(device_id, old) for device_id, item in batch.items() for old in item.previous_ids]
     document = clean_json(
         [
@@ -140,8 +155,8 @@ def _statements(batch: dict[str, _CheckIn], channel_of: ChannelOf) -> Callable[[
         await connection.execute("SET LOCAL synchronous_commit = off")
         if former:
             await rename(connection, former)
-        statement = UPSERT if await devices_are_ours(connection) else UPDATE
-        cursor = await connection.execute(statement, {"batch": document})
+        chosen = statement or (UPSERT if await devices_are_ours(connection) else UPDATE)
+        cursor = await connection.execute(chosen, {"batch": document})
         return [str(row[0]) for row in await cursor.fetchall()]
 
     return write

@@ -67,8 +67,8 @@ class Database:
     _pool: AsyncConnectionPool[Connection] | None = None
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
     _doubt: asyncio.Event = field(default_factory=asyncio.Event)
-    _broken: bool = False
-    """It answers, but not as our tables would; it is migrated again."""
+    _broken: str | None = None
+    """How it answered, if not as our tables would; then it is migrated again."""
 
     def describe(self) -> dict[str, Any]:
         """Return the state for ``/readyz``; the reason is in the log, for it may name hosts."""
@@ -112,7 +112,7 @@ class Database:
             raise
         except psycopg.Error as error:
             # Also missing tables and missing rights: that is mended in the database, and nobody's data is wrong.
-            self._broken = not isinstance(error, psycopg.OperationalError)
+            self._broken = None if isinstance(error, psycopg.OperationalError) else f"{error}"
             self._doubt.set()
             raise DatabaseAway(f"{self.source}: {error}") from None
 
@@ -131,15 +131,15 @@ class Database:
         while not stop.is_set():
             try:
                 conninfo = await asyncio.to_thread(self.source.ensure_running)
-                if self.migrates or self._broken:
-                    await asyncio.to_thread(migrate, conninfo, from_start=self._broken)
-                self._broken = False
+                if self.migrates or self._broken is not None:
+                    await asyncio.to_thread(migrate, conninfo, from_start=self._broken is not None)
+                self._broken = None
                 await self._open(conninfo)
                 self._become(State.READY)
                 await self._until_lost(stop)
             except (DatabaseAway, psycopg.Error) as error:
                 # A database that is reached and of no use is not asked again and again.
-                failures = 1 if self.state is State.READY and not self._broken else failures + 1
+                failures = 1 if self.state is State.READY and self._broken is None else failures + 1
                 self._become(State.AWAY, str(error).strip())
                 await _sleep(stop, _BACKOFF[min(failures, len(_BACKOFF)) - 1])
 
@@ -176,8 +176,8 @@ class Database:
             self._doubt.clear()
             if not self.source.running():
                 raise DatabaseAway(f"{self.source} has ended")
-            if self._broken:
-                raise DatabaseAway(f"{self.source} is not as this version needs it")
+            if self._broken is not None:
+                raise DatabaseAway(f"{self.source} is not as this version needs it: {self._broken}")
             await self.run(_ping, _PING_SECONDS)
 
     def _become(self, state: State, detail: str = "") -> None:

@@ -1,8 +1,10 @@
-"""What is known of devices, for operators."""
+"""What is known of devices, for operators: those of ``devices`` and those that only we know, as one list."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -10,19 +12,92 @@ from psycopg.rows import dict_row
 from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
 
 from repo_server.store.database import Connection, Database
+from repo_server.store.text import clean_json
 
 LAST_ATTEMPTS = 20
+_SLOW_SECONDS = 30.0
+"""For questions about the whole fleet."""
 
-_FIELDS = """device_id, org_id, site_id, name, status, os_type, os_version, cpu_architecture, channel, reported_channel,
-    agent_service_version, agent_ui_version, agent_probe_version, agent_updater_version, agent_health_status,
-    agent_health_details, agent_last_health_check, last_agent_checkin, components, attributes, previous_ids"""
-_PAGE = f"SELECT {_FIELDS} FROM devices WHERE %(after)s::uuid IS NULL OR device_id > %(after)s::uuid ORDER BY device_id LIMIT %(limit)s"  # noqa: S608, E501 -- constants
-_ONE = f"SELECT {_FIELDS} FROM devices WHERE device_id = %(id)s::uuid"  # noqa: S608 -- constants
+_FIELDS = {
+    "device_id": "uuid", "org_id": "uuid", "site_id": "text", "name": "text", "status": "text", "os_type": "text",
+    "os_version": "text", "cpu_architecture": "text", "channel": "text", "channel_source": "text",
+    "reported_channel": "text", "agent_service_version": "text", "agent_ui_version": "text",
+    "agent_probe_version": "text", "agent_updater_version": "text", "agent_health_status": "text",
+    "agent_health_details": "text", "agent_last_health_check": "timestamptz", "last_agent_checkin": "timestamptz",
+    "components": "jsonb", "attributes": "jsonb", "previous_ids": "uuid[]", "shared_id_at": "timestamptz",
+}  # fmt: skip
+"""Column → type in the answer; CommandIT's own table may have others."""
+_EVIDENCE = "seen_machine", "seen_machine_before", "seen_versions", "seen_versions_before"
+_SHOWN = ", ".join(f"d.{name}::{kind} AS {name}" for name, kind in _FIELDS.items())
+
+_OUR_ROWS = "NOT EXISTS (SELECT FROM devices AS k WHERE k.device_id = d.device_id)"
 _ATTEMPTS = """
 SELECT record_id, component_name, trigger_source, requested_version, current_version, status, attempt_timestamp,
-    completion_timestamp, error_code, error_message, details
+    completion_timestamp, error_code, error_message, details, received_at
 FROM agent_update_status_log WHERE device_id = %(id)s::uuid ORDER BY attempt_timestamp DESC LIMIT %(limit)s
 """
+
+_CONDITIONS = {
+    "channel": "d.channel = %(channel)s",
+    "os": "d.os_type = %(os)s",
+    "arch": "d.cpu_architecture = %(arch)s",
+    "health": "d.agent_health_status = %(health)s",
+    "org_id": "d.org_id = %(org_id)s::uuid",
+    "site_id": "d.site_id = %(site_id)s",
+    # Days are indexed, instants are not: see the migration.
+    "seen_before": "d.last_seen_day <= (%(seen_before)s AT TIME ZONE 'UTC')::date"
+    " AND d.last_agent_checkin < %(seen_before)s",
+    "seen_after": "d.last_seen_day >= (%(seen_after)s AT TIME ZONE 'UTC')::date"
+    " AND d.last_agent_checkin >= %(seen_after)s",
+    "updater_version": "d.agent_updater_version = %(updater_version)s",
+    "components": "d.components @> %(components)s::jsonb",
+    "shared_id": "(d.shared_id_at IS NOT NULL) = %(shared_id)s",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFilter:
+    """Which devices are meant; what is ``None`` does not matter."""
+
+    channel: str | None = None
+    os: str | None = None
+    arch: str | None = None
+    health: str | None = None
+    org_id: str | None = None
+    """A UUID."""
+    site_id: str | None = None
+    component: str | None = None
+    version: str | None = None
+    """Of the component."""
+    seen_before: datetime | None = None
+    seen_after: datetime | None = None
+    shared_id: bool | None = None
+    """Whether two machines were seen under the id."""
+    registered: bool | None = None
+    """Whether the device has a row in ``devices``, or is known to us only."""
+    values: Mapping[str, Any] = field(init=False)
+    """Name of a condition → what it is compared with."""
+
+    def __post_init__(self) -> None:
+        names = "channel", "os", "arch", "health", "org_id", "site_id", "seen_before", "seen_after", "shared_id"
+        values: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.component == "updater":
+            # It reports itself, not as one of its components.
+            values["updater_version"] = self.version
+        elif self.component is not None:
+            wanted = {"name": self.component} | ({} if self.version is None else {"version": self.version})
+            values["components"] = clean_json([wanted])
+        object.__setattr__(self, "values", {name: value for name, value in values.items() if value is not None})
+
+    def tables(self, shown: str, tail: str = "") -> str:
+        """Return SQL for the devices that are meant, out of both tables; ``tail`` ends each part."""
+        conditions = [_CONDITIONS[name] for name in self.values]
+        parts = []
+        if self.registered is not False:
+            parts.append(_select(f"{shown}, true AS registered", "devices", conditions, tail))
+        if self.registered is not True:
+            parts.append(_select(f"{shown}, false", "unregistered_devices", [*conditions, _OUR_ROWS], tail))
+        return " UNION ALL ".join(f"({part})" for part in parts)
 
 
 class _AnyTimestamptz(TimestamptzLoader):
@@ -47,34 +122,75 @@ class _AnyTimestamp(TimestampLoader):
             return bytes(data).decode()
 
 
+def page_query(wanted: DeviceFilter, after: str | None, limit: int) -> tuple[str, dict[str, Any]]:
+    """Return the statement for a page of devices by id, and its values.
+
+    Each table gives a page by its own index, and the two are merged.
+    """
+    condition = "" if after is None else "d.device_id > %(after)s::uuid"
+    tail = "ORDER BY d.device_id LIMIT %(limit)s"
+    rows = wanted.tables(_SHOWN, f"{'AND ' + condition if condition else ''} {tail}")
+    query = f"SELECT * FROM ({rows}) AS found ORDER BY device_id LIMIT %(limit)s"  # noqa: S608 -- constants
+    return query, {**wanted.values, "after": after, "limit": limit}
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceReader:
     """Reads devices; every method raises ``DatabaseAway``."""
 
     database: Database
 
-    async def page(self, after: str | None, limit: int) -> list[dict[str, Any]]:
+    async def page(self, wanted: DeviceFilter, after: str | None, limit: int) -> list[dict[str, Any]]:
         """Return devices by id, after one."""
+        query, values = page_query(wanted, after, limit)
+        return await self._all(query, values)
 
-        async def read(connection: Connection) -> list[dict[str, Any]]:
-            async with _rows(connection) as cursor:
-                await cursor.execute(_PAGE, {"after": after, "limit": limit})
-                return await cursor.fetchall()
-
-        return await self.database.run(read)
-
-    async def get(self, device_id: str) -> dict[str, Any] | None:
-        """Return a device with its last attempts, newest first."""
+    async def get(self, device_id: str, attempts: int = LAST_ATTEMPTS) -> dict[str, Any] | None:
+        """Return a device with its last attempts, newest first, and the evidence if its id seems to be shared."""
+        shown = f"{_SHOWN}, {', '.join(f'd.{name}' for name in _EVIDENCE)}"
+        query = DeviceFilter().tables(shown, "AND d.device_id = %(id)s::uuid")
 
         async def read(connection: Connection) -> dict[str, Any] | None:
             async with _rows(connection) as cursor:
-                row = await (await cursor.execute(_ONE, {"id": device_id})).fetchone()
-                if row is not None:
-                    await cursor.execute(_ATTEMPTS, {"id": device_id, "limit": LAST_ATTEMPTS})
-                    row["attempts"] = await cursor.fetchall()
+                row = await (await cursor.execute(query, {"id": device_id})).fetchone()
+                if row is None:
+                    return None
+                machine, machine_before, versions, versions_before = (row.pop(name) for name in _EVIDENCE)
+                shared = row["shared_id_at"] is not None
+                row["seen_machines"] = [machine, machine_before] if shared else None
+                row["seen_versions"] = [versions, versions_before] if shared else None
+                await cursor.execute(_ATTEMPTS, {"id": device_id, "limit": attempts})
+                row["attempts"] = await cursor.fetchall()
                 return row
 
         return await self.database.run(read)
+
+    async def versions(self, wanted: DeviceFilter) -> list[dict[str, Any]]:
+        """Count devices by channel, platform, component and version."""
+        rows = wanted.tables("d.channel::text, d.os_type::text, d.cpu_architecture::text, d.components,"
+                             " d.agent_updater_version::text, d.last_agent_checkin::timestamptz")  # fmt: skip
+        query = f"""
+        SELECT found.channel, found.os_type, found.cpu_architecture, c.name AS component, c.version,
+            count(*) AS devices, max(found.last_agent_checkin) AS last_agent_checkin
+        FROM ({rows}) AS found CROSS JOIN LATERAL (
+            SELECT name, version FROM jsonb_to_recordset(found.components) AS t (name text, version text)
+            WHERE name <> 'updater' AND version <> ''
+            UNION ALL SELECT 'updater', found.agent_updater_version WHERE found.agent_updater_version <> ''
+        ) AS c GROUP BY 1, 2, 3, 4, 5 ORDER BY 4, 6 DESC, 1, 2, 3, 5
+        """  # noqa: S608 -- constants
+        return await self._all(query, dict(wanted.values), _SLOW_SECONDS)
+
+    async def _all(self, query: str, values: dict[str, Any], seconds: float = 5.0) -> list[dict[str, Any]]:
+        async def read(connection: Connection) -> list[dict[str, Any]]:
+            async with _rows(connection) as cursor:
+                await cursor.execute(query, values)
+                return await cursor.fetchall()
+
+        return await self.database.run(read, seconds)
+
+
+def _select(shown: str, table: str, conditions: list[str], tail: str) -> str:
+    return f"SELECT {shown} FROM {table} AS d WHERE {' AND '.join(conditions) or 'true'} {tail}"  # noqa: S608 -- constants
 
 
 def _rows(connection: Connection) -> psycopg.AsyncCursor[dict[str, Any]]:

@@ -12,11 +12,11 @@ _LOCK = 0x636F6D6D616E6469
 """Advisory lock: several servers may start on one PostgreSQL at once."""
 
 
-def migrate(conninfo: str, *, from_start: bool = False) -> None:
+def migrate(conninfo: str, *, from_start: bool = False, to: str = "head") -> None:
     """Run the migrations that are missing; idempotent. Blocks; raise ``DatabaseAway``.
 
     ``from_start``: all of them, whatever the database says of itself: somebody took tables away. Each makes only what
-    is missing.
+    is missing. ``to``: up to this revision only.
     """
     # Half a second of imports, so only where they are needed: in the thread that does the work.
     import sqlalchemy as sa
@@ -40,7 +40,7 @@ def migrate(conninfo: str, *, from_start: bool = False) -> None:
                 config.attributes["connection"] = connection
                 if from_start:
                     command.stamp(config, "base", purge=True)
-                command.upgrade(config, "head")
+                command.upgrade(config, to)
     except (sa.exc.DBAPIError, psycopg.Error, CommandError) as error:
         # Also missing rights and a newer version's tables: agents are served without it until that is mended.
         raise DatabaseAway(f"migrations: {error}") from error

@@ -70,15 +70,15 @@ def _returned(new: str) -> str:
     )
 
 
-def _set(new: str) -> str:
-    """Return the assignments that take a row ``d`` to what the check-in ``new`` says."""
+def _set(new: str, keep: frozenset[str] = frozenset()) -> str:
+    """Return the assignments that take a row ``d`` to what the check-in ``new`` says, but for columns to keep."""
     at = f"{new}.last_agent_checkin"
     recent = f"d.seen_returns_since > {at} - {_WINDOW}"
     returned = _returned(new)
     assigned = {
         name: f"coalesce({new}.{name}, d.{name})" if name in _KEPT else f"{new}.{name}"
         for name in _COLUMNS
-        if name not in {"device_id", "previous_ids"}
+        if name not in {"device_id", "previous_ids", *keep}
     }
     assigned |= {
         "updated_at": at,
@@ -110,16 +110,26 @@ def _in_order(new: str) -> str:
 _EVIDENT = f"SELECT device_id FROM written WHERE seen_returns = {RETURNS} AND shared_id_at = last_agent_checkin"  # noqa: S608 -- a constant
 _RETURNING = "RETURNING d.device_id, d.seen_returns, d.shared_id_at, d.last_agent_checkin"
 
-UPSERT = f"""
-WITH written AS (
-    INSERT INTO devices AS d ({_NAMES})
-    SELECT {_VALUES} FROM {_BATCH} ORDER BY t.device_id
-    ON CONFLICT (device_id) DO UPDATE SET {_set("excluded")} WHERE {_in_order("excluded")}
-    {_RETURNING}
-)
-{_EVIDENT}
-"""  # noqa: S608 -- built from the constants above
+
+def _upsert(table: str) -> str:
+    return f"""
+    WITH written AS (
+        INSERT INTO {table} AS d ({_NAMES})
+        SELECT {_VALUES} FROM {_BATCH} ORDER BY t.device_id
+        ON CONFLICT (device_id) DO UPDATE SET {_set("excluded")} WHERE {_in_order("excluded")}
+        {_RETURNING}
+    )
+    {_EVIDENT}
+    """  # noqa: S608 -- built from the constants above
+
+
+UPSERT = _upsert("devices")
 """For our own ``devices``."""
+BESIDE = _upsert("unregistered_devices")
+"""For a row that ``devices`` refuses."""
+
+_THEIRS = frozenset({"org_id"})
+"""What CommandIT decides in its own table."""
 
 UPDATE = f"""
 WITH sent AS MATERIALIZED (
@@ -128,7 +138,7 @@ WITH sent AS MATERIALIZED (
     -- In one order, so that two servers do not wait for each other.
     SELECT d.device_id FROM devices AS d JOIN sent USING (device_id) ORDER BY d.device_id FOR NO KEY UPDATE OF d
 ), registered AS (
-    UPDATE devices AS d SET {_set("s")} FROM sent AS s JOIN known USING (device_id)
+    UPDATE devices AS d SET {_set("s", _THEIRS)} FROM sent AS s JOIN known USING (device_id)
     WHERE d.device_id = s.device_id AND {_in_order("s")}
     {_RETURNING}
 ), registered_now AS (
@@ -136,7 +146,7 @@ WITH sent AS MATERIALIZED (
 ), others AS (
     INSERT INTO unregistered_devices AS d ({_NAMES})
     SELECT device_id::text, 'endpoint', {_DAY}, {", ".join(_COLUMNS)} FROM sent
-    WHERE NOT EXISTS (SELECT FROM known WHERE known.device_id = sent.device_id) ORDER BY device_id
+    WHERE NOT EXISTS (SELECT FROM known WHERE known.device_id = sent.device_id) ORDER BY sent.device_id
     ON CONFLICT (device_id) DO UPDATE SET {_set("excluded")} WHERE {_in_order("excluded")}
     {_RETURNING}
 ), written AS (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.databases import Cluster, TestDatabase, cluster
 from support.server import RunningServer, running
 from support.serving import CONTENT, SERVICE, Served, fill
 from support.trees import Tree
@@ -23,6 +24,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture
 def server(served: Served) -> RunningServer:
     return served.server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """Run one PostgreSQL for all tests that want a database without a server."""
+    with cluster() as running_cluster:
+        yield running_cluster
+
+
+@pytest.fixture
+def database(postgres: Cluster) -> TestDatabase:
+    """Make an empty database."""
+    return postgres.new()
 
 
 @pytest.fixture

@@ -316,7 +316,7 @@ def test_a_row_that_the_database_refuses_does_not_take_the_others_with_it(tree: 
         for n, device_id in enumerate(ids):
             if n != 7:
                 seen(server, device_id, site_id="fine")
-        assert device(server, ids[7]) is None
+        assert seen(server, ids[7], site_id="forbidden")["registered"] is False
         assert ids[7] in server.log
 
 
