@@ -7,18 +7,25 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from agent.platform.resident import Waiting
 
+if TYPE_CHECKING:
+    from agent.daemon import Surroundings
+
 ROOT_DIR_VARIABLE = "COMMANDIT_ROOT_DIR"
+TRIAL = "--trial"
 
 
 def main() -> None:
     """Run a command and exit with its code (design §11)."""
-    verb, root_dir = _plain(sys.argv[1:])
-    if verb == "run":
+    root_dir, words = _split(sys.argv[1:])
+    if root_dir and words == ["run"]:
         sys.exit(be_resident(root_dir, Waiting()))
-    if verb == "service" and sys.platform == "win32":
+    if root_dir and words[:2] == ["run", TRIAL] and words[2:3]:
+        sys.exit(be_on_trial(root_dir, words[2], words[3:]))
+    if root_dir and words == ["service"] and sys.platform == "win32":
         sys.exit(_be_a_service(root_dir))
     from agent.cli import commands
 
@@ -26,24 +33,40 @@ def main() -> None:
 
 
 def be_resident(root_dir: str, waiting: Waiting) -> int:
-    """Be the resident agent until somebody says otherwise; return the exit code."""
+    """Be the resident agent until told to end, or until a self-update has put a newer one in its place."""
+    from agent.daemon import Daemon
+    from agent.platform.spawn import become_agent
+
+    if Daemon(_surroundings(root_dir), waiting).run():
+        become_agent(["--root-dir", root_dir, "run"], os.environ)
+    return 0
+
+
+def be_on_trial(root_dir: str, seconds: str, more: Sequence[str]) -> int:
+    """Show the agent that runs here that this one could replace it; return the exit code (FR-SUP-003)."""
+    from agent.trial import Trial
+
+    return Trial(_surroundings(root_dir), Waiting()).stand(["selfcheck", *more], float(seconds))
+
+
+def _surroundings(root_dir: str) -> Surroundings:
     from pathlib import Path
 
-    from agent.daemon import run_daemon
+    from agent.daemon import Surroundings
     from agent.platform.places import places_of
-    from agent.platform.spawn import spawn_agent
+    from agent.platform.spawn import Successor, own_program, spawn_agent
 
     root = Path(os.path.abspath(root_dir))  # noqa: PTH100 -- resolve() follows links
     places = places_of(os.environ, whole_machine=root == Path(root.anchor))
-    return run_daemon(
+    return Surroundings(
         root / places.state,
         ("--root-dir", str(root)),
-        lambda arguments: spawn_agent(arguments, os.environ),
+        spawn=lambda arguments: spawn_agent(arguments, os.environ),
         now=lambda: datetime.now(UTC),
         monotonic=time.monotonic,
         random=lambda: int.from_bytes(os.urandom(6), "big") / 2**48,
         say=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201 -- the service manager's log
-        waiting=waiting,
+        succeeded=Successor(own_program(os.environ)).is_there,
     )
 
 
@@ -62,9 +85,9 @@ if sys.platform == "win32":
             return error.code.exit_code
 
 
-def _plain(arguments: Sequence[str]) -> tuple[str | None, str]:
-    """Return the verb of a plain command line, and the root folder; ``None``: it is for the command line's parser."""
-    root_dir, verbs, waiting = os.environ.get(ROOT_DIR_VARIABLE, "/"), [], list(arguments)
+def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the root folder and the other words: a plain ``run`` goes past the command line's parser."""
+    root_dir, words, waiting = os.environ.get(ROOT_DIR_VARIABLE, "/"), [], list(arguments)
     while waiting:
         argument = waiting.pop(0)
         if argument == "--root-dir" and waiting:
@@ -72,8 +95,8 @@ def _plain(arguments: Sequence[str]) -> tuple[str | None, str]:
         elif argument.startswith("--root-dir="):
             root_dir = argument.partition("=")[2]
         else:
-            verbs.append(argument)
-    return (verbs[0], root_dir) if len(verbs) == 1 and root_dir else (None, root_dir)
+            words.append(argument)
+    return root_dir, words
 
 
 if __name__ == "__main__":

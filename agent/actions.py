@@ -21,11 +21,12 @@ from agent.paths import Paths
 from agent.ports import Clock, Programs, ServiceManager, Unit
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
 from agent.runner import about
+from agent.selfupdate import Watch, check_form
 from agent.spool import Spool
 from agent.steps import Event, Step
 from agent.trust import Trust
 from agent.units import unit_of
-from repo_server.core.model import Platform
+from repo_server.core.model import UPDATER, Platform
 from repo_server.core.package import PackageManifest, ServiceKind
 from repo_server.core.version import Version
 from repo_server.core.wire import Update
@@ -41,6 +42,8 @@ class Source:
     requested: frozenset[str]
     again: frozenset[str] = frozenset()
     """What may come in the version that is installed (FR-RIN-001)."""
+    reach: Callable[[], object] | None = None
+    """Asks the server again; raises ``NetworkFailure`` if this agent does not reach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class SequenceActions:
     services: ServiceManager
     programs: Programs
     health: HealthChecker
+    watch: Watch
     spool: Spool
     log: Log
     run_by: ServiceKind | None = None
@@ -82,7 +86,7 @@ class SequenceActions:
             return Event.DONE
         single: Mapping[Step, Callable[[Item], None]] = {
             Step.STOP: self._stop_any,
-            Step.EXCHANGE: self.installer.exchange,
+            Step.EXCHANGE: self._exchange,
             Step.START: self._start_new,
             Step.HEALTH: self._check_new,
             Step.UNDO_STOP: self._stop_any,
@@ -119,6 +123,8 @@ class SequenceActions:
             with fault_of(item.component):
                 package = self.installer.stage(item, self.platform, self._archives[item.component])
                 self._unit(package)
+                if item.component == UPDATER:
+                    check_form(package, self.installer.places(UPDATER).new)
                 packages.append(package)
         self._check_requirements(packages)
 
@@ -176,16 +182,30 @@ class SequenceActions:
         if unit is not None:
             self._stop(unit)
 
+    def _exchange(self, item: Item) -> None:
+        if item.component != UPDATER:
+            self.installer.exchange(item)
+        elif item.old_folder is not None:
+            # What starts at boot stays the committed agent: its folder changes places in the step COMMIT.
+            self.installer.check_exchange(UPDATER)
+
     def _start_new(self, item: Item) -> None:
         self._start(self._unit(self.installer.staged(item.component)))
 
     def _check_new(self, item: Item) -> None:
         package = self.installer.staged(item.component)
-        self.health.check(self._unit(package), package.health)
+        if item.component == UPDATER:
+            reach = None if self.source is None else self.source.reach
+            self.watch.check(self.installer.places(UPDATER).new, package, reach)
+        else:
+            self.health.check(self._unit(package), package.health)
 
     # The end of a sequence
 
     def _commit(self, entry: Entry) -> None:
+        for item in entry.sequence.items:
+            if item.component == UPDATER and self.installer.identity(UPDATER) == item.old_folder:
+                self.installer.exchange(item)
         now, before = self.clock.now(), self._manifest()
         new = [
             InstalledComponent(
@@ -268,7 +288,7 @@ class SequenceActions:
 
     def _check_old(self, item: Item) -> None:
         component = self._manifest().components.get(item.component)
-        if component is not None:
+        if component is not None and item.component != UPDATER:
             self.health.check(self._unit(component.package), component.package.health)
 
     def _leave_stopped(self, entry: Entry) -> None:

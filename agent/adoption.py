@@ -22,6 +22,7 @@ from agent.plan import Plan
 from agent.steps import Step
 from agent.units import unit_of
 from repo_server.core.errors import FormatError
+from repo_server.core.model import UPDATER
 from repo_server.core.package import MANIFEST_NAME, PackageManifest, parse_package_toml
 from repo_server.core.wire import Update
 
@@ -30,7 +31,8 @@ def adoptable(endpoint: Endpoint, plan: Plan, manifest: Manifest) -> Iterator[Up
     """Yield the updates whose files are all in place; what the manifest knows is never one. Raises ``LocalFailure``."""
     there = {name: component.version for name, component in manifest.components.items()}
     for update in plan.updates:
-        package = None if update.name in there else _package(endpoint, update)
+        # The agent itself is never taken on faith: it is staged, and on trial.
+        package = None if update.name in {*there, UPDATER} else _package(endpoint, update)
         if package is None or not all(
             (have := there.get(needed.name)) is not None and have >= needed.min_version for needed in package.requires
         ):

@@ -86,6 +86,16 @@ def load_config(path: Path, environ: Mapping[str, str], flags: Mapping[str, Any]
     return _config(values, origins)
 
 
+def as_environment(environ: Mapping[str, str], flags: Mapping[str, Any]) -> dict[str, str]:
+    """Return what overrides the file, as variables for another agent that reads the same file."""
+    found = {name: environ[name] for key in _KEYS if (name := f"{ENVIRONMENT_PREFIX}{key.upper()}") in environ}
+    for key, value in flags.items():
+        if value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            found[f"{ENVIRONMENT_PREFIX}{key.upper()}"] = text
+    return found
+
+
 def write_config(path: Path, changes: Mapping[str, Any]) -> Config:
     """Change some keys of the file, keep all others, also unknown ones; create it with mode 0600 (FR-BST-003).
 

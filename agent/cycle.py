@@ -10,6 +10,7 @@ from agent.actions import Source
 from agent.adoption import adopt, adoptable
 from agent.client import Client
 from agent.codes import Code
+from agent.config import Config
 from agent.download import Downloader
 from agent.endpoint import Endpoint
 from agent.errors import AgentError, NetworkFailure, local_failure
@@ -20,20 +21,26 @@ from agent.logs import Severity
 from agent.manifest import Manifest, load_manifest
 from agent.outcome import skipped_record
 from agent.plan import Plan, make_plan
-from agent.postpone import LOOK_SECONDS, WAITING, in_words, load_waits, postponed, save_waits
+from agent.postpone import LOOK_SECONDS, WAITING, load_waits, postponed, save_waits
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
 from agent.recover import recover
 from agent.reinstall import Reinstall
 from agent.reports import drain
+from agent.request import check_request
 from agent.result import Result, failed, notes, result_of, with_skipped, with_stopped
 from agent.runner import Interrupted, Stuck
 from agent.standing import Standing
 from agent.status import OperationStatus
 from agent.trust import Trust, load_root
-from repo_server.core.wire import CheckRequest, CheckResponse, ComponentState, HealthReport, Update
+from repo_server.core.wire import CheckResponse, Update
 
 _LOCAL = frozenset({Code.CONFIG_INVALID, Code.CONFIG_UNSAFE, Code.ROOT_INVALID, Code.PERMISSION, Code.IO})
 """Beside the network: what somebody may mend soon, so that the next try comes sooner than the next regular check."""
+
+
+def transport_of(config: Config) -> Transport:
+    """Return a transport to the configured hosts."""
+    return Transport(config.servers, config.mirrors, secret=config.auth_secret, pinned_spki=config.pinned_spki)
 
 
 class Cycle:
@@ -47,9 +54,7 @@ class Cycle:
         self._standing = Standing(endpoint)
         self._attempts = endpoint.paths.state / ATTEMPTS
         config, clock, random = endpoint.config, endpoint.world.clock, endpoint.world.random
-        self._transport = Transport(
-            config.servers, config.mirrors, secret=config.auth_secret, pinned_spki=config.pinned_spki
-        )
+        self._transport = transport_of(config)
         self._client = Client(self._transport, config.servers, sleep=clock.sleep, random=random, now=clock.now)
 
     def run(self) -> Result:
@@ -80,7 +85,7 @@ class Cycle:
         if trust.floors.damage is not None:
             endpoint.log.error(trust.floors.damage, code=Code.STATE_DAMAGED)
         manifest = self._manifest()
-        request = self._request(manifest)
+        request = check_request(endpoint, manifest, self._again)
         requested = frozenset(component.name for component in request.components)
         if self._reinstall is not None:
             self._reinstall.check_known(requested)
@@ -101,27 +106,6 @@ class Cycle:
         self._send_reports()
         result = with_stopped(with_skipped(result, plan.skipped), recovered.not_running)
         return self._annotated(result, response, requested)
-
-    def _request(self, manifest: Manifest) -> CheckRequest:
-        config, world = self._endpoint.config, self._endpoint.world
-        quarantine, _ = load_quarantine(self._attempts)
-        held = "; ".join(f"{failure.component}: {failure.message}" for failure in quarantine.held)
-        waits = in_words(load_waits(self._waits))
-        return CheckRequest(
-            updater_version=world.version,
-            os=world.platform.os,
-            arch=world.platform.arch,
-            release_channel=config.release_channel,
-            components=tuple(
-                ComponentState(name, "" if name == self._again else str(manifest.version_of(name) or ""))
-                for name in dict.fromkeys((*config.components, *manifest.components))
-            ),
-            device_id=config.device_id,
-            org_id=config.org_id,
-            site_id=config.site_id,
-            attributes=dict(config.attributes) or None,
-            health=HealthReport("critical", held[:4000]) if held else HealthReport("ok", waits),
-        )
 
     @property
     def _again(self) -> str | None:
@@ -215,7 +199,14 @@ class Cycle:
             free_bytes=endpoint.disk.free_bytes,
         )
         again = frozenset() if self._again is None else frozenset({self._again})
-        source = Source({update.name: update for update in plan.updates}, trust, downloader, requested, again)
+        source = Source(
+            {update.name: update for update in plan.updates},
+            trust,
+            downloader,
+            requested,
+            again,
+            reach=lambda: self._client.check(check_request(endpoint, self._manifest())),
+        )
         left_behind = () if self._reinstall is None else self._reinstall.left_behind(endpoint.paths, self._manifest())
         sequence = self._sequence(plan.updates)
         self._standing.began(sequence)

@@ -27,7 +27,7 @@ class Surroundings:
     """What the composition root gives: the state folder, what every child gets before its verb, and the functions."""
 
     # Plain classes in here: the module dataclasses costs more memory than all of this.
-    __slots__ = ("arguments", "monotonic", "now", "random", "say", "spawn", "state")
+    __slots__ = ("arguments", "monotonic", "now", "random", "say", "spawn", "state", "succeeded")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Surroundings:
         monotonic: Callable[[], float],
         random: Callable[[], float],
         say: Callable[[str], None],
+        succeeded: Callable[[], bool],
     ) -> None:
         self.state = state
         self.arguments = arguments
@@ -47,10 +48,12 @@ class Surroundings:
         self.monotonic = monotonic
         self.random = random
         self.say = say
+        self.succeeded = succeeded
+        """Whether a newer agent lies where this one was started from."""
 
 
 class Daemon:
-    """The waiting loop. ``run`` returns when it is told to end."""
+    """The waiting loop. ``run`` returns when it is told to end, or when a self-update has put another in its place."""
 
     def __init__(self, around: Surroundings, waiting: Waiting) -> None:
         self._around = around
@@ -67,15 +70,22 @@ class Daemon:
         self._trigger_failure = ""
         self._peers_until: float | None = None
 
-    def run(self) -> None:
-        """Recover, then go on until told to end."""
+    def run(self) -> bool:
+        """Recover, then go on until told to end.
+
+        Return whether to become the newer agent: never in the middle of something, nor before a check somebody wants.
+        """
         with self._waiting, contextlib.closing(self._trigger):
             self._start("recover")
             self._appointment.begin()
-            while not (self._waiting.ending and self._child is None):
+            while not (self._child is None and (self._waiting.ending or self._is_succeeded())):
                 self._listen()
                 self._begin_what_is_due()
                 self._wait()
+            return not self._waiting.ending
+
+    def _is_succeeded(self) -> bool:
+        return not self._waiting.check_now and self._around.succeeded()
 
     def _listen(self) -> None:
         """Listen for "update now"; what keeps us from it is said once, and it is tried again after each cycle."""
@@ -165,28 +175,11 @@ class Daemon:
         code = self._child.ended()
         if code is None:
             return
-        verb, self._child = self._verb, None
+        self._child = None
+        self._ended(self._verb, code)
+
+    def _ended(self, verb: str, code: int) -> None:
         if verb in _CYCLES:
             pause = self._appointment.follow_the_cycle()
             if pause is not None and code != _BUSY:
                 self._around.say(f"a cycle ended with {code} and named no next check; next in {pause:.0f} s")
-
-
-def run_daemon(
-    state: Path,
-    arguments: Sequence[str],
-    spawn: Callable[[Sequence[str]], Child],
-    *,
-    now: Callable[[], datetime],
-    monotonic: Callable[[], float],
-    random: Callable[[], float],
-    say: Callable[[str], None],
-    waiting: Waiting,
-) -> int:
-    """Run until told to end; return the exit code.
-
-    ``arguments`` go before the verb of every child, which ``spawn`` starts.
-    """
-    around = Surroundings(state, arguments, spawn=spawn, now=now, monotonic=monotonic, random=random, say=say)
-    Daemon(around, waiting).run()
-    return 0

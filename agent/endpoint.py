@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from agent.actions import SequenceActions, Source
 from agent.codes import Code
@@ -16,6 +17,7 @@ from agent.paths import Paths
 from agent.platform.machine import Given, Machine, machine_of
 from agent.ports import Clock, Disk, Programs, ServiceManager, Sessions
 from agent.runner import Interruption, Runner
+from agent.selfupdate import Watch
 from agent.spool import Spool
 from repo_server.core.model import Platform
 
@@ -34,6 +36,10 @@ class World:
     """Of the agent."""
     environment: Mapping[str, str]
     """What programs of packages get; nothing of the caller's."""
+    program: Path | None = None
+    """What this agent was started as; ``None``: a Python environment."""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """What overrides the configuration, as environment variables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class Endpoint:
             services=self.services,
             programs=self.programs,
             health=HealthChecker(self.services, self.programs, self.world.clock),
+            watch=Watch(self.paths, self.programs, self.log, self.world.overrides),
             spool=self.spool,
             log=self.log,
             run_by=self.config.service_manager,

@@ -17,6 +17,7 @@ from agent.logs import Severity
 from agent.manifest import load_manifest
 from agent.platform.logcap import MAX_BYTES, trim_logs
 from agent.quarantine import ATTEMPTS, load_quarantine
+from agent.registration import refresh_agent
 from agent.removal import finish_removal
 from agent.steps import Step
 from agent.units import unit_of_installed
@@ -40,6 +41,7 @@ def recover(endpoint: Endpoint) -> Recovered:
     """
     entry = settle(endpoint)
     finish_removal(endpoint)
+    refresh_agent(endpoint)
     return Recovered(entry, ensure_running(endpoint))
 
 

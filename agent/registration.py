@@ -8,9 +8,10 @@ from typing import Protocol
 from agent.codes import Code
 from agent.endpoint import Endpoint
 from agent.errors import AgentError
-from agent.platform.ownservice import BOOTED, RunAs
+from agent.platform.ownservice import BOOTED, OwnService, RunAs
 from agent.platform.spawn import agent_command
-from repo_server.core.model import Os
+from agent.selfupdate import is_installed, program_in
+from repo_server.core.model import UPDATER, Os
 from repo_server.core.package import ServiceKind
 
 
@@ -62,6 +63,22 @@ def unregister_agent(endpoint: Endpoint) -> None:
         own_registration(endpoint).register(RunAs.NONE, endpoint.config.update_check_interval_seconds)
 
 
+def refresh_agent(endpoint: Endpoint) -> None:
+    """Bring the agent's own units of systemd to this version after a self-update (FR-SUP-001). Idempotent.
+
+    Only the installed agent does it: one that was started by hand, from elsewhere, has nothing to say about them.
+    Never raises: the units that are there start this version as well.
+    """
+    installed = is_installed(endpoint.paths, endpoint.world.program)
+    if not (installed and endpoint.world.platform.os is Os.LINUX and _is_for_system(endpoint)):
+        return
+    try:
+        if _systemd(endpoint).refresh(endpoint.config.update_check_interval_seconds):
+            endpoint.log.info("the agent's own units are those of this version", version=endpoint.world.version)
+    except AgentError as error:
+        endpoint.log.warning(error.message, code=error.code)
+
+
 def _is_for_system(endpoint: Endpoint) -> bool:
     system = endpoint.world.platform.os
     wanted = endpoint.config.service_manager in {None, _MANAGERS[system]}
@@ -74,11 +91,10 @@ def own_registration(endpoint: Endpoint) -> OwnRegistration:
     return {Os.LINUX: _systemd, Os.MACOS: _launchd, Os.WINDOWS: _windows}[endpoint.world.platform.os](endpoint)
 
 
-def _systemd(endpoint: Endpoint) -> OwnRegistration:
+def _systemd(endpoint: Endpoint) -> OwnService:
     from agent.platform.cgroup import own_groups
-    from agent.platform.ownservice import OwnService
 
-    return OwnService(endpoint.programs, _command(endpoint, "commandit-updater"), within=own_groups())
+    return OwnService(endpoint.programs, _command(endpoint), within=own_groups())
 
 
 def _launchd(endpoint: Endpoint) -> OwnRegistration:
@@ -89,7 +105,7 @@ def _launchd(endpoint: Endpoint) -> OwnRegistration:
     return LaunchdOwnService(
         launchctl,
         endpoint.world.clock,
-        _command(endpoint, "commandit-updater"),
+        _command(endpoint),
         endpoint.paths.root_dir / DAEMONS,
         endpoint.paths.run,
         _own_pids(),
@@ -100,13 +116,15 @@ def _windows(endpoint: Endpoint) -> OwnRegistration:
     from agent.platform.win32 import load_win32
     from agent.platform.windows_ownservice import WindowsOwnService
 
-    command = _command(endpoint, "commandit-updater.exe")
+    command = _command(endpoint)
     return WindowsOwnService(load_win32(), endpoint.world.clock, command, _own_pids())
 
 
-def _command(endpoint: Endpoint, program: str) -> list[str]:
-    installed = endpoint.paths.install("updater") / "bin" / program
-    return [str(installed)] if installed.exists() else agent_command()
+def _command(endpoint: Endpoint) -> list[str]:
+    # What lies there is the last committed agent: nothing else is started at boot, and for recovery least of all.
+    installed = program_in(endpoint.paths.install(UPDATER), endpoint.world.platform.os)
+    program = installed if installed.exists() else endpoint.world.program
+    return agent_command((), {}) if program is None else [str(program)]
 
 
 def _own_pids() -> frozenset[int]:

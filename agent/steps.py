@@ -32,7 +32,7 @@ class Step(enum.StrEnum):
     START = "start"
     HEALTH = "health"
     COMMIT = "commit"
-    """Write the manifest: from here on the new set is the installed one."""
+    """Put a new agent in place and write the manifest: from here on the new set is the installed one."""
     CLEAN = "clean"
     """Remove the backups, write the final records."""
     UNDO = "undo"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from agent.bundle import own_version
 from agent.cli import facts, repair, setup, updates
 
 
@@ -18,7 +19,7 @@ from agent.cli import facts, repair, setup, updates
     metavar="DIR",
     help="Relocate every path below DIR, so that a whole endpoint lives in one folder.",
 )
-@click.version_option(package_name="commandit-updates")
+@click.version_option(own_version())
 def commands(root_dir: Path) -> None:
     """Keep the components of this machine up to date.
 

@@ -53,7 +53,7 @@ def locked_cycle(paths: Paths, flags: Mapping[str, Any], order: Order, *, wait: 
     must_own(paths)
     config = load_config(paths.config, os.environ, flags)
     paths.create()
-    endpoint = put_together(paths, config, the_world())
+    endpoint = put_together(paths, config, the_world(flags))
     _leave_component(endpoint)
     try:
         with _lock(paths, wait, endpoint.world.clock):
@@ -100,7 +100,7 @@ def _leave_component(endpoint: Endpoint) -> None:
     """Go on in a unit of our own if a component that systemd runs called us: an update stops all of its unit."""
     if endpoint.paths.is_whole_machine and component_service(own_groups()) is not None:
         given = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}
-        leave_for_unit(agent_command(sys.argv[1:]), given, endpoint.world.environment["PATH"])
+        leave_for_unit(agent_command(sys.argv[1:], os.environ), given, endpoint.world.environment["PATH"])
 
 
 def is_due(paths: Paths) -> bool:

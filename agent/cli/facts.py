@@ -1,4 +1,4 @@
-"""The verbs that only look: status, verify."""
+"""The verbs that only look: status, verify, selfcheck."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from datetime import datetime
 
 import click
 
+from agent.bundle import own_version
 from agent.cli.command import command
-from agent.cli.endpoints import for_repair
+from agent.cli.endpoints import for_repair, must_own
 from agent.cli.words import say
+from agent.cli.world import the_world
 from agent.codes import EXIT_DONE, EXIT_FAILED, Code
+from agent.config import load_config
+from agent.endpoint import put_together
 from agent.errors import AgentError
 from agent.lock import only_one
 from agent.paths import Paths
+from agent.selfcheck import selfcheck as check_myself
 from agent.status import Status, load_status
 from agent.verify import verify as verify_components
 
@@ -79,4 +84,16 @@ def verify(paths: Paths, components: tuple[str, ...], as_json: bool) -> int:
     return EXIT_DONE if same else EXIT_FAILED
 
 
-COMMANDS = (status, verify)
+@click.command()
+@click.option("--offline", is_flag=True, help="Do not ask the server.")
+@command
+def selfcheck(paths: Paths, offline: bool) -> int:
+    """Check that this agent can do its work on this machine; changes nothing. A new version is asked this first."""
+    must_own(paths)
+    config = load_config(paths.config, os.environ, {})
+    checked = check_myself(put_together(paths, config, the_world()), offline=offline)
+    click.echo(f"commandit-updater {own_version()} is fit: {checked}")
+    return EXIT_DONE
+
+
+COMMANDS = (status, verify, selfcheck)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -58,7 +59,7 @@ def run(paths: Paths) -> int:
     """Stay, and check on schedule. SIGHUP: check now. SIGTERM: end."""
     must_own(paths)
     # A fresh start without what this process has imported: it stays for months.
-    become_agent(["--root-dir", str(paths.root_dir), "run"])
+    become_agent(["--root-dir", str(paths.root_dir), "run"], os.environ)
 
 
 COMMANDS = (once, checknow, reinstall, run, answer)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import secrets
 import time
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
+from agent.bundle import own_version, program_path
+from agent.config import as_environment
 from agent.endpoint import World
 from agent.platform.detect import this_platform
 from agent.platform.places import program_environment
@@ -30,17 +33,15 @@ class SystemClock:
         time.sleep(seconds)
 
 
-def the_world() -> World:
-    """Return this machine, in real time and by real chance."""
-    try:
-        version = importlib.metadata.version("commandit-updates")
-    except importlib.metadata.PackageNotFoundError:
-        version = "0.0.0"
+def the_world(flags: Mapping[str, Any] = {}) -> World:
+    """Return this machine, in real time and by real chance; ``flags`` override the configuration."""
     return World(
         clock=SystemClock(),
         random=secrets.SystemRandom().random,
         new_id=lambda: str(uuid.uuid4()),
         platform=this_platform(),
-        version=version,
+        version=own_version(),
         environment=program_environment(os.environ),
+        program=program_path(os.environ),
+        overrides=as_environment(os.environ, flags),
     )

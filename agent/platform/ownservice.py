@@ -86,6 +86,16 @@ class OwnService:
             self._must("enable", name)
             self._must("restart" if name in changed else "start", name)
 
+    def refresh(self, interval_seconds: int) -> bool:
+        """Write what is registered anew if it is of another version; nothing is started or stopped. Idempotent.
+
+        Return whether anything changed. Raises as ``register`` does.
+        """
+        changed = [name for name in _FILES[self.current()] if self._write(name, interval_seconds)]
+        if changed:
+            self._must("daemon-reload")
+        return bool(changed)
+
     def _write(self, name: str, interval_seconds: int) -> bool:
         path = self.units / name
         data = self._text(name, interval_seconds).encode()

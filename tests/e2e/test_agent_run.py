@@ -112,9 +112,9 @@ def test_what_an_agent_that_was_killed_left_is_no_obstacle(endpoint: Endpoint, r
         wait_until(socket.exists, "it listens")
         agent.kill()
     assert socket.exists()
-    before = socket.stat().st_ino
+    before = socket.stat().st_ctime_ns
     with resident(endpoint):
-        wait_until(lambda: socket.exists() and socket.stat().st_ino != before, "the next one listens")
+        wait_until(lambda: socket.exists() and socket.stat().st_ctime_ns != before, "the next one listens")
         assert ask(socket) == "accepted\n"
         wait_until(lambda: repository.calls["/v1/check"] == 2, "it checks")
 

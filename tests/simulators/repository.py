@@ -46,6 +46,16 @@ class Failing:
     body: bytes = b'{"error_code": "unavailable", "message": "told to fail"}'
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1_000_000
+    after: int = 0
+    """How many are answered as usual before."""
+
+    def is_due(self) -> bool:
+        """Count a call, and say whether it fails."""
+        if self.after > 0:
+            self.after -= 1
+            return False
+        self.times -= 1
+        return self.times >= 0
 
 
 class Repository:
@@ -62,6 +72,8 @@ class Repository:
         """Record id → how often it came."""
         self.failing: dict[str, Failing] = {}
         self.next_check_seconds = 14_400
+        self.secret: str | None = None
+        """What agents must know, if anything."""
         self.spoil: dict[str, Any] = {}
         """Fields that are overwritten in every offer: a server that lies."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -108,6 +120,13 @@ class Repository:
     def final(self, component: str) -> list[UpdateRecord]:
         """Return the reports about a component, in the order in which they first came."""
         return [record for record in self.records.values() if record.component_name == component]
+
+    def failure_of(self, path: str, secret: str | None) -> Failing | None:
+        """Count a call, and return what it answers instead."""
+        if self.secret not in {None, secret}:
+            return Failing(401, b'{"error_code": "unauthorized", "message": "this secret is not active"}')
+        failing = self.failing.get(path)
+        return failing if failing is not None and failing.is_due() else None
 
     def check(self, request: CheckRequest) -> CheckResponse:
         """Answer as the real server does."""
@@ -177,10 +196,9 @@ def _handler(repository: Repository) -> type[BaseHTTPRequestHandler]:
         def _told_to_fail(self) -> bool:
             path = "/v1/packages" if self.path.startswith("/v1/packages/") else self.path
             repository.calls[path] += 1
-            failing = repository.failing.get(path)
-            if failing is None or failing.times <= 0:
+            failing = repository.failure_of(path, self.headers.get(SECRET_HEADER))
+            if failing is None:
                 return False
-            failing.times -= 1
             self._answer(failing.status, failing.body, failing.headers)
             return True
 
