@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from repo_server.core.model import Arch, Channel, Os
+from repo_server.core.model import COMPONENT_PATTERN, Arch, Channel, Os
 from repo_server.core.wire import CheckRequest, CheckResponse, StatusRequest, StatusResponse
 from repo_server.errorcodes import ErrorCode
 from repo_server.openapi import BINARY, Api, Operation, Parameter, Who
@@ -24,18 +24,31 @@ from repo_server.views import (
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
-_LINUX_OR_NOT = "(?:[Ww][Ii][Nn]|[Mm][Aa][Cc](?:[Oo][Ss])?|[Ll][Ii][Nn](?:[Uu][Xx])?)-"
+_PREFIX = "(?:(?:[Ww][Ii][Nn]|[Mm][Aa][Cc](?:[Oo][Ss])?|[Ll][Ii][Nn](?:[Uu][Xx])?)-)?"
 _DEVICE_ID = {
     "type": "string",
-    "pattern": f"^(?:{_LINUX_OR_NOT})?[0-9A-Fa-f]{{8}}-?(?:[0-9A-Fa-f]{{4}}-?){{3}}[0-9A-Fa-f]{{12}}$",
+    "pattern": f"^{_PREFIX}[0-9A-Fa-f]{{8}}-?(?:[0-9A-Fa-f]{{4}}-?){{3}}[0-9A-Fa-f]{{12}}$",
+}
+_NUMBER = "(?:0|[1-9][0-9]{0,8})"
+_PRERELEASE = f"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_RELEASE_ID = {
+    "type": "string",
+    "pattern": f"^{COMPONENT_PATTERN}-(?:{'|'.join(Os)})-(?:{'|'.join(Arch)})"
+    rf"-{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_PRERELEASE}(?:\.{_PRERELEASE})*)?$",
+    "maxLength": 128,
 }
 
 _HAS_IT = Parameter("header", "If-None-Match", "ETags that the client has; 304 if the answer's is one of them.", _TEXT)
-_AFTER = Parameter("query", "after", "`next` of the page before.", _TEXT)
 _LIMIT = Parameter(
     "query", "limit", "Most entries of the page.",
     {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE},
 )  # fmt: skip
+
+
+def _after(schema: dict[str, Any]) -> Parameter:
+    return Parameter("query", "after", "`next` of the page before.", schema)
+
+
 _DEVICE = Parameter("path", "device_id", "In any spelling.", _TEXT)
 _SELECTING = (
     Parameter("header", "Range", "Bytes that are wanted; up to 16 ranges.", _TEXT),
@@ -101,7 +114,7 @@ _OPERATIONS = (
         "GET", "/v1/packages", "packages", "Releases, by component, platform and version.", Who.OPERATOR,
         {200: PackagePage, 304: None}, (*_PAGE_ERRORS, ErrorCode.INVALID_HOST, ErrorCode.NOT_READY), None,
         (
-            _AFTER, _LIMIT,
+            _after(_RELEASE_ID), _LIMIT,
             Parameter("query", "component_name", "Only this one.", _TEXT),
             Parameter("query", "version", "Only this one.", _TEXT),
             _one_of("release_channel", Channel), _one_of("target_os", Os), _one_of("target_arch", Arch),
@@ -120,7 +133,7 @@ _OPERATIONS = (
     Operation(
         "GET", "/v1/devices", "devices", "Devices, by id.", Who.OPERATOR, {200: DevicePage},
         (*_PAGE_ERRORS, ErrorCode.INVALID_DEVICE_ID, ErrorCode.DATABASE_UNAVAILABLE), None,
-        (_AFTER, _LIMIT, *_FLEET),
+        (_after(_DEVICE_ID), _LIMIT, *_FLEET),
     ),
     Operation(
         "GET", "/v1/versions", "versions", "Devices by channel, platform, component and version.", Who.OPERATOR,

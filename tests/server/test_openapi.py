@@ -29,7 +29,7 @@ SECRET = "a-secret-of-the-tests"
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method,"
-    "allow_header_conformance,ignored_auth"
+    "allow_header_conformance,ignored_auth,positive_data_acceptance,use_after_free,ensure_resource_availability"
 )
 
 
@@ -77,6 +77,15 @@ def test_every_error_that_the_source_makes_is_in_the_table() -> None:
     assert [found for found in errors_raised() if table.get(found[2]) != found[1]] == []
 
 
+def test_every_code_of_the_table_is_one_that_the_source_makes() -> None:
+    """And no other stands in the documentation; what ``os`` and the like are called is put together."""
+    made = {f"invalid_{what}" for what in ("os", "arch", "channel")}
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "errorcodes.py":
+            made |= {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+    assert [code for code in ErrorCode if code not in made] == []
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Run a server with secrets, a token, releases and a device that has checked in and reported."""
@@ -108,7 +117,10 @@ def fuzzed(server: RunningServer, folder: Path, *arguments: str) -> None:
         f"[auth.openapi.agentSecret]\napi_key = {json.dumps(SECRET)}\n"
         f"[auth.openapi.operatorToken]\nbearer = {json.dumps((server.state.parent / 'token').read_text())}\n"
         f"[parameters]\ndevice_id = {json.dumps(str(uuid.UUID(int=7)))}\npath = {json.dumps(SERVICE)}\n"
-        'name = "1.root.json"\n'
+        'name = "1.root.json"\n[checks.positive_data_acceptance]\n'
+        # No schema says beforehand that a file has another ETag, that no byte of a range exists, or (422) that a
+        # component is named twice or a device id is a placeholder.
+        'expected-statuses = ["2xx", "3xx", 404, 409, 412, 416, 422]\n'
     )
     program = Path(sys.executable).with_name("schemathesis")
     done = subprocess.run(
@@ -121,4 +133,11 @@ def fuzzed(server: RunningServer, folder: Path, *arguments: str) -> None:
 
 def test_a_running_server_does_what_its_description_says(guarded: RunningServer, tmp_path: Path) -> None:
     """``make fuzz`` tries much more."""
-    fuzzed(guarded, tmp_path, "--phases", "coverage,fuzzing", "--max-examples", os.environ.get("FUZZ_EXAMPLES", "10"))
+    fuzzed(
+        guarded,
+        tmp_path,
+        "--phases",
+        "coverage,fuzzing,stateful",
+        "--max-examples",
+        os.environ.get("FUZZ_EXAMPLES", "10"),
+    )
