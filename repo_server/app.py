@@ -9,7 +9,6 @@ import random
 import resource
 import signal
 import socket
-import ssl
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Collection
@@ -27,11 +26,11 @@ from repo_server.conditions import Conditions
 from repo_server.connections import RESERVED_DESCRIPTORS, Connections
 from repo_server.exposition import Exposition
 from repo_server.feed import Feed, TreeFeed
-from repo_server.figures import of_catalogue, of_traffic
+from repo_server.figures import of_catalogue, of_certificate, of_traffic
 from repo_server.files import FileSender
 from repo_server.guard import Guard
 from repo_server.httpserver import HttpServer
-from repo_server.listener import TlsUnusable, listening, require_tree, url_of
+from repo_server.listener import listening, require_tree, url_of
 from repo_server.live import Live, Snapshot
 from repo_server.protocol import LimitedHttp
 from repo_server.recording import NothingRecorded, Recording, StoredDevices, StoredRecords
@@ -45,6 +44,7 @@ from repo_server.store.embedded import EmbeddedByAnother, EmbeddedPostgres
 from repo_server.store.source import GivenServer, Source
 from repo_server.store.spools import gather_spools, spool_name
 from repo_server.supervise import Tasks, every, regularly
+from repo_server.tls import Tls
 from repo_server.tokens import TOKENS_NAME, parse_tokens
 from repo_server.traffic import Traffic
 from repo_server.watch import WatchOptions
@@ -78,6 +78,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> bool:
     prepare(settings.state)
     traffic = Traffic.make(settings, wall_clock, random.random)
     guard = _guard(settings, traffic)
+    tls = _tls(settings)
     source = _source(settings)
     with (
         held(settings.state),
@@ -89,7 +90,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> bool:
         gather_spools(settings.state, 1)
         feed = _tree_feed(settings)
         recording = None if source is None else _recording(settings, source, feed.live)
-        return runner.run(Server(settings, guard, traffic, recording, feed, say).run(listener))
+        return runner.run(Server(settings, guard, traffic, recording, feed, tls, say).run(listener))
 
 
 def work(descriptor: int, number: int) -> bool:
@@ -105,7 +106,8 @@ def work(descriptor: int, number: int) -> bool:
         source = _workers_source(settings)
         link = Link(channel, None if source is None else MainsDatabase(source))
         recording = None if link.database is None else _recording(settings, link.database, link.live, number)
-        server = Server(settings, _guard(settings, traffic), traffic, recording, link, lambda _: link.say_ready())
+        guard, tls = _guard(settings, traffic), _tls(settings)
+        server = Server(settings, guard, traffic, recording, link, tls, lambda _: link.say_ready())
         server.conditions.elsewhere = lambda: link.conditions
         with socket.socket(fileno=begun.listener) as listener:
             return runner.run(server.run(listener))
@@ -162,6 +164,7 @@ class Server:
         traffic: Traffic,
         recording: Recording | None,
         feed: Feed,
+        tls: Tls | None,
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
@@ -173,7 +176,8 @@ class Server:
         self._say = say
         self._feed = feed
         self._recording = recording
-        self.conditions = _conditions(guard, traffic, recording)
+        self._tls = tls
+        self.conditions = _conditions(guard, traffic, recording, tls)
         self._threads = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="file")
 
     async def run(self, listener: socket.socket) -> bool:
@@ -211,13 +215,10 @@ class Server:
             proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=settings.shutdown_seconds,
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
         )
-        try:
-            config.load()
-        except (OSError, ssl.SSLError) as error:
-            raise TlsUnusable(f"--tls-cert {settings.tls_cert}, --tls-key {settings.tls_key}: {error}") from error
+        config.load()
+        if self._tls is not None:
+            config.ssl = self._tls.context()
         return config
 
     def _start(self, tasks: Tasks, stop: asyncio.Event) -> None:
@@ -231,6 +232,8 @@ class Server:
     def _look_around(self) -> None:
         """Take up files that changed, and say what is wrong with the server."""
         self._guard.refresh()
+        if self._tls is not None:
+            self._tls.refresh()
         self.conditions.look(wall_clock())
 
     def _context(self) -> Context:
@@ -262,6 +265,7 @@ class Server:
             [
                 lambda: of_traffic(self._traffic, self._connections),
                 lambda: of_catalogue(self._feed.live, self.conditions, wall_clock),
+                lambda: of_certificate(self._tls),
             ]
         )
 
@@ -325,6 +329,14 @@ def _guard(settings: Settings, traffic: Traffic) -> Guard:
     return Guard(secrets, tokens, traffic.limits, settings.public_tree)
 
 
+def _tls(settings: Settings) -> Tls | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    tls = Tls(settings.tls_cert, settings.tls_key, wall_clock)
+    tls.load()
+    return tls
+
+
 def _tree_feed(settings: Settings, followers: Collection[Callable[[Snapshot], None]] = ()) -> TreeFeed:
     scanner = Scanner(settings.tree, settings.state, ScanOptions())
     return TreeFeed.of(scanner, WatchOptions(poll=settings.poll), wall_clock, followers)
@@ -362,7 +374,7 @@ def _recording(settings: Settings, source: Source, live: Live, worker: int | Non
     )
 
 
-def _conditions(guard: Guard, traffic: Traffic, recording: Recording | None) -> Conditions:
+def _conditions(guard: Guard, traffic: Traffic, recording: Recording | None, tls: Tls | None) -> Conditions:
     """Put together what can be wrong with a server."""
     conditions = Conditions()
     conditions.watch("tokens_not_reloaded", lambda: guard.tokens.error)
@@ -371,6 +383,9 @@ def _conditions(guard: Guard, traffic: Traffic, recording: Recording | None) -> 
     conditions.watch("audit_not_written", lambda: traffic.audit.error)
     if (shared := traffic.shared) is not None:
         conditions.watch("shared_limits_away", lambda: shared.error)
+    if tls is not None:
+        conditions.watch("certificate_not_renewed", lambda: tls.error)
+        conditions.watch("certificate_ends", tls.ending)
     if recording is not None:
         recording.watch(conditions)
     return conditions

@@ -13,6 +13,7 @@ from repo_server.connections import Connections
 from repo_server.core.model import FileState
 from repo_server.exposition import counter, gauge, histogram
 from repo_server.live import Live
+from repo_server.tls import Tls
 from repo_server.traffic import Traffic
 
 
@@ -63,6 +64,13 @@ def of_traffic(traffic: Traffic, connections: Connections) -> Iterator[Metric]:
     yield counter("connections_refused", "Connections for which there was no room.", {(): connections.refused})
     yield counter("audit_lines", "Audit lines written.", {(): traffic.audit.written})
     yield counter("audit_lines_lost", "Audit lines that could not be written.", {(): traffic.audit.lost})
+
+
+def of_certificate(tls: Tls | None) -> Iterator[Metric]:
+    """Yield when the certificate ends, if there is one."""
+    if tls is not None and tls.expires is not None:
+        end = tls.expires.timestamp()
+        yield gauge("certificate_expiry_timestamp_seconds", "When the TLS certificate ends.", {(): end})
 
 
 def of_catalogue(live: Live, conditions: Conditions, clock: Callable[[], datetime]) -> Iterator[Metric]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import uvicorn
 
 from repo_server.connections import Connections
+
+HANDSHAKE_SECONDS = 10.0
+"""For the whole of TLS's handshake; before its end the connection does not count among the others."""
 
 
 class HttpServer(uvicorn.Server):
@@ -21,8 +25,17 @@ class HttpServer(uvicorn.Server):
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        await super().startup(sockets)
+        """Listen, and say so. Like uvicorn's, with less patience for handshakes that do not come."""
+        config = self.config
+        protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        make = partial(protocol, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        loop = asyncio.get_running_loop()
+        patience = None if config.ssl is None else HANDSHAKE_SECONDS
+        self.servers = [
+            await loop.create_server(make, sock=one, ssl=config.ssl, ssl_handshake_timeout=patience)
+            for one in sockets or []
+        ]
+        self.started = True
         self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

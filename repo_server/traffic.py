@@ -98,11 +98,15 @@ class Traffic:
         Each worker counts for itself and has its share of the limits; but a device keeps to one connection, and so to
         one worker. Each writes an audit file of its own, for two cannot rotate one.
         """
-        rates = Rates(
-            _share(Rate.parse(settings.limit_address), settings.workers),
-            _share(Rate.parse(settings.limit_secret), settings.workers),
+        whole = Rates(
+            Rate.parse(settings.limit_address),
+            Rate.parse(settings.limit_secret),
             Rate.parse(settings.limit_device),
-            _share(Rate.parse(settings.limit_failures), settings.workers),
+            Rate.parse(settings.limit_failures),
+        )
+        workers = settings.workers
+        rates = Rates(
+            _share(whole.address, workers), _share(whole.secret, workers), whole.device, _share(whole.failures, workers)
         )
         proxies = Proxies(tuple(parse_network(text) for text in settings.trusted_proxy), settings.proxy_header.encode())
         path = settings.state / AUDIT_NAME if settings.audit_log is None else settings.audit_log
@@ -114,7 +118,7 @@ class Traffic:
         limits = Limits(rates, random)
         shared = None
         if settings.redis_url is not None:
-            shared = SharedLimits(settings.redis_url, rates, limits.refusal)
+            shared = SharedLimits(settings.redis_url, whole, limits.refusal)
             shared.open()
         return cls(proxies, limits, Requests(), Audit(tuple(sinks)), clock, shared)
 

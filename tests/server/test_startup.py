@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import urllib3
+from support.certificates import make_certificate
 from support.server import command, environment, running, wait_until
 from support.serving import SERVICE, postmaster, query
 from support.trees import Tree
@@ -335,24 +336,8 @@ def accepts(port: int) -> bool:
 def test_tls_serves_https_and_its_urls(tree: Tree, tmp_path: Path) -> None:
     """NFR-SEC-001: TLS 1.2 or newer."""
     import ssl
-    from datetime import UTC, datetime, timedelta
 
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (tmp_path / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    make_certificate(tmp_path)
     options = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
     options += ("--shutdown-seconds", "600")
     with running(tree.root, tmp_path / "state", *options, ready=False) as server:
