@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TRUSTED = frozenset(
@@ -29,8 +30,8 @@ _ALLOWING = frozenset({"A", "XA", "OA", "ZA"})
 _EVERYBODY = ("everybody",)
 
 _OWNER = re.compile(r"O:([A-Z]{2}|S-[-0-9A-Fa-fx]+)")
-_LIST = re.compile(r"D:([A-Z_]*)((?:\([^()]*(?:\([^()]*\)[^()]*)*\))*)")
-_ENTRY = re.compile(r"\(([^;()]*);([^;()]*);([^;()]*);([^;()]*);([^;()]*);([^;()]*)")
+_LIST = re.compile(r"D:([A-Z_]*)")
+_FIELDS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,34 @@ def parse_sddl(text: str) -> Descriptor:
     if found is None or found[1].endswith("NO_ACCESS_CONTROL"):
         return Descriptor(name, False, _EVERYBODY, _EVERYBODY)
     reading, writing = [], []
-    for kind, flags, rights, _, _, trustee in _ENTRY.findall(found[2]):
+    for entry in _entries(text[found.end() :]):
+        if len(entry) < _FIELDS:
+            return Descriptor(name, False, _EVERYBODY, _EVERYBODY)
+        kind, flags, rights, _, _, trustee = entry[:_FIELDS]
         if kind not in _ALLOWING or trustee in _TRUSTED or "IO" in _pairs(flags):
             continue
         mask = _mask(rights)
         reading += [trustee] if mask & _READING else []
         writing += [trustee] if mask & _WRITING else []
     return Descriptor(name, "P" in re.sub("A[IR]", "", found[1]), tuple(reading), tuple(writing))
+
+
+def _entries(text: str) -> Iterator[list[str]]:
+    """Yield the fields of the entries that a list begins with; a condition may hold brackets of its own."""
+    depth, begin = 0, 0
+    for at, char in enumerate(text):
+        if char == "(":
+            depth += 1
+            begin = at + 1 if depth == 1 else begin
+        elif char == ")":
+            depth -= 1
+            if depth == 0:
+                yield text[begin:at].split(";")
+        elif depth == 0:
+            # What follows is another list.
+            return
+    if depth:
+        yield []
 
 
 def _pairs(text: str) -> list[str]:

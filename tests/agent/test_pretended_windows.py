@@ -119,6 +119,25 @@ def test_every_module_of_the_agent_is_imported_but_those_of_other_systems(machin
     assert "agent.platform.posix_files" in refused
 
 
+CHILD = """\
+#!/bin/sh
+echo "$@" >> "$0.said"
+case "$*" in *checknow*) while read -r line; do :; done; echo asked >> "$0.said" ;; esac
+"""
+
+
+def test_the_resident_agent_is_a_service_that_checks_and_ends_when_it_is_told(machine: Machine) -> None:
+    """Its children are a script, which notes what it is started with; the last one ends when it is asked to."""
+    (machine.root / "ProgramData" / "commandit" / "state" / "run").mkdir(parents=True)
+    script = machine.root / "agent"
+    script.write_text(CHILD)
+    script.chmod(0o755)
+    assert machine.ask("!service", script) == {"exit": 0, "states": [4, 3, 1]}
+    said = Path(f"{script}.said").read_text().splitlines()
+    assert [line.split()[-1] for line in said] == ["recover", "once", "checknow", "asked"]
+    assert machine.ask("!handles") == []
+
+
 def test_a_whole_life_of_an_endpoint(machine: Machine, repository: Repository) -> None:
     for name in ("service", "probe"):
         publish(repository, name, "1.0.0")

@@ -4,7 +4,7 @@ Whatever the standard library and the dependencies need is imported first; then 
 does not have goes, ``sys.platform`` is ``win32``, and ``advapi32``, ``kernel32`` and ``shell32`` are those of
 ``simulators.windows``. Files, folders and programs stay real ones of this machine. Each line of the input is a JSON
 list of arguments; each line of the output says how that came out. ``!import`` imports every module of the agent,
-``!services`` tells what runs, ``!boot`` cuts the power and starts again, ``!calls`` counts the calls of Windows.
+``!services`` tells what runs, ``!service`` is the agent's own, ``!handles`` says what was not closed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -66,7 +67,7 @@ def forget_posix() -> None:
     """Take away what Windows does not have; the simulator and ``subprocess`` keep it, for they stand for Windows."""
     simulators = importlib.import_module("simulators.windows")
     vars(simulators)["subprocess"] = SimpleNamespace(**vars(subprocess))
-    for module in (simulators, subprocess):
+    for module in (simulators, importlib.import_module("simulators.windows_waits"), subprocess):
         vars(module)["os"] = SimpleNamespace(**vars(os))
         vars(module)["signal"] = SimpleNamespace(**vars(signal))
     vars(shutil).update(_use_fd_functions=False, os=SimpleNamespace(**vars(os)))
@@ -142,6 +143,49 @@ def run(arguments: list[str]) -> dict[str, Any]:
     return {"exit": code, "said": said.getvalue()}
 
 
+def be_a_service(simulator: Any, script: str) -> dict[str, Any]:
+    """Be the agent's service, whose children are what a script says; somebody asks for a check, then Windows stops it.
+
+    The children's own lines are for the parent to read.
+    """
+    import agent.__main__
+
+    simulator.by_windows, sys.executable = True, script
+    seen = Path(f"{script}.said")
+
+    def wait_for(said: str) -> None:
+        while not (seen.exists() and said in seen.read_text()):
+            time.sleep(0.02)
+
+    def asked_for_check() -> bytes:
+        """Return the answer; the child before may still be there."""
+        while simulator.pipe is None or simulator.pipe.under_way != "connect":
+            time.sleep(0.02)
+        simulator.call_pipe()
+        simulator.say_to_pipe(b"check\n")
+        while not simulator.pipe.heard:
+            time.sleep(0.02)
+        simulator.hang_up_pipe()
+        return bytes(simulator.pipe.heard)
+
+    def outside() -> None:
+        wait_for("once")
+        while b"accepted" not in asked_for_check():
+            time.sleep(0.05)
+        wait_for("checknow")
+        simulator.control(1, 0, None, None)
+
+    thread = threading.Thread(target=outside)
+    thread.start()
+    sys.argv = ["commandit-updater", "service"]
+    try:
+        agent.__main__.main()
+    except SystemExit as error:
+        code = error.code
+    thread.join()
+    return {"exit": code, "states": [one[0] for one in simulator.statuses]}
+
+
 def services(simulator: Any) -> dict[str, Any]:
     """Return the services, name → (starts at boot, process id)."""
     simulator.catch_up()
@@ -168,11 +212,8 @@ def main(folder: str) -> None:
                 answer: Any = import_everything()
             elif asked == ["!services"]:
                 answer = services(simulator)
-            elif asked == ["!boot"]:
-                simulator.boot()
-                answer = None
-            elif asked == ["!calls"]:
-                answer = sorted(set(simulator.calls))
+            elif asked[0] == "!service":
+                answer = be_a_service(simulator, asked[1])
             elif asked == ["!handles"]:
                 answer = [str(one) for one in simulator.open_handles.values()]
             else:
