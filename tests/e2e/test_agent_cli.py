@@ -72,6 +72,7 @@ def test_nothing_installed_is_not_merely_up_to_date(repository: Repository, endp
     said = endpoint.run("status").stdout
     assert "no_release_for_platform" in said
     assert "Last: nothing to install, checked " in said
+    assert [line.partition(":")[0] for line in said.splitlines()] == ["Installed", "Last", "Next"]
     assert re.search(r"check at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", said)
     assert "no_release_for_platform" in json.loads(endpoint.run("status", "--json").stdout)["last_error_message"]
 
@@ -120,6 +121,9 @@ def test_a_server_that_is_away_at_installation_leaves_a_configured_agent(
     endpoint.install(repository, "service", expect=1)
     assert endpoint.status()["last_error_code"] == 23
     assert endpoint.status()["next_check_time"] is not None
+    said = endpoint.run("status").stdout
+    assert [line.partition(":")[0] for line in said.splitlines()] == ["Installed", "Last", "Next"]
+    assert "HTTP_STATUS" in said
     del repository.failing["/v1/check"]
     endpoint.once()
     assert endpoint.installed() == {"service": "1.0.0"}

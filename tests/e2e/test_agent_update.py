@@ -98,6 +98,18 @@ def test_one_bad_component_takes_the_whole_sequence_back(repository: Repository,
     }
 
 
+def test_a_program_that_cannot_be_started_takes_the_sequence_back(repository: Repository, endpoint: Endpoint) -> None:
+    """FR-CMP-004, FR-RBK-001, EH-CLI-004."""
+    publish(repository, *(Package(name, "1.0.0") for name in ("service", "ui")))
+    endpoint.install(repository, "service", "ui")
+    absent = Package("ui", "1.1.0", service='kind = "process"\ncommand = ["bin/absent"]')
+    publish(repository, Package("service", "1.1.0"), absent)
+    assert "START_FAILED" in endpoint.once(expect=1).stderr
+    assert endpoint.installed() == endpoint.versions() == {"service": "1.0.0", "ui": "1.0.0"}
+    assert all(endpoint.runs_live(name) for name in ("service", "ui"))
+    assert endpoint.status()["last_error_code"] == 81
+
+
 def test_a_program_that_ends_in_its_probation_is_taken_back(repository: Repository, endpoint: Endpoint) -> None:
     """L43, FR-CMP-005: healthy at first, gone soon after."""
     publish(repository, Package("service", "1.0.0"))
