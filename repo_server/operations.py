@@ -115,10 +115,10 @@ _OPERATIONS = (
         {200: PackagePage, 304: None}, (*_PAGE_ERRORS, ErrorCode.INVALID_HOST, ErrorCode.NOT_READY), None,
         (
             _after(_RELEASE_ID), _LIMIT,
-            Parameter("query", "component_name", "Only this one.", _TEXT),
+            Parameter("query", "component", "Only this one.", _TEXT),
             Parameter("query", "version", "Only this one.", _TEXT),
-            _one_of("release_channel", Channel), _one_of("target_os", Os), _one_of("target_arch", Arch),
-            Parameter("query", "is_active", "`false`: only what is recalled.", {"type": "boolean"}),
+            _one_of("channel", Channel), _one_of("os", Os), _one_of("arch", Arch),
+            Parameter("query", "active", "`false`: only what is recalled.", {"type": "boolean"}),
             _HAS_IT,
         ),
     ),

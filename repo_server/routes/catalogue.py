@@ -22,7 +22,7 @@ from repo_server.views import ConditionEntry, PackageEntry, PackagePage, Problem
 PROBLEMS = "/v1/problems"
 CATALOGUE = "/v1/packages"
 RESCAN = "/v1/rescan"
-FILTERS = ("component_name", "version", "release_channel", "target_os", "target_arch", "is_active")
+FILTERS = ("component", "version", "channel", "os", "arch", "active")
 
 _NAMESPACE = uuid.UUID("b9cf8a4e-6d0b-5c8e-9a53-0f3a1d2b7c64")
 
@@ -43,7 +43,7 @@ async def problems(context: Context, call: Call) -> None:
 
 
 async def catalogue(context: Context, call: Call) -> None:
-    """List releases, a page at a time: ``?after=NEXT&limit=N`` and filters by the fields' names."""
+    """List releases, a page at a time: ``?after=NEXT&limit=N`` and filters."""
     snapshot = _enter(context, call)
     query = read_query(call, ("after", "limit", *FILTERS))
     # Ten thousand releases take long enough to make others wait.
@@ -99,22 +99,22 @@ def _release_id(text: str) -> ReleaseId:
 def _wanted(query: Query) -> Callable[[Release], bool]:
     """Return whether a release passes all filters that are given."""
     wanted = {
-        "component_name": query.text("component_name"),
+        "component": query.text("component"),
         "version": query.text("version"),
-        "release_channel": query.member("release_channel", Channel),
-        "target_os": query.member("target_os", Os),
-        "target_arch": query.member("target_arch", Arch),
-        "is_active": query.flag("is_active"),
+        "channel": query.member("channel", Channel),
+        "os": query.member("os", Os),
+        "arch": query.member("arch", Arch),
+        "active": query.flag("active"),
     }
     given = {name: value for name, value in wanted.items() if value is not None}
 
     def facts(release: Release) -> Iterator[tuple[str, object]]:
-        yield "component_name", release.component
+        yield "component", release.component
         yield "version", release.version.text
-        yield "release_channel", release.channel
-        yield "target_os", release.platform.os
-        yield "target_arch", release.platform.arch
-        yield "is_active", release.block is None
+        yield "channel", release.channel
+        yield "os", release.platform.os
+        yield "arch", release.platform.arch
+        yield "active", release.block is None
 
     return lambda release: not given or all(given.get(name, value) == value for name, value in facts(release))
 

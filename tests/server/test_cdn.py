@@ -29,7 +29,7 @@ def test_answers_lead_to_a_static_copy_of_the_tree(tmp_path: Path) -> None:
         with running(tree.root, tmp_path / "state", "--package-base-url", f"{base}/") as server:
             [update] = server.check()["updates"]
             [nested] = server.check(components=[{"name": "ui", "version": ""}])["updates"]
-            listed = server.get("/v1/packages?component_name=ui").json()["packages"]
+            listed = server.get("/v1/packages?component=ui").json()["packages"]
             assert nested["url"] == listed[0]["download_url"] == f"{base}/{NESTED}"
             assert server.http.request("GET", update["url"]).data == CONTENT
         cdn.shutdown()
