@@ -29,6 +29,7 @@ from repo_server.feed import Feed, TreeFeed
 from repo_server.figures import of_catalogue, of_certificate, of_traffic
 from repo_server.files import FileSender
 from repo_server.guard import Guard
+from repo_server.heart import Heart
 from repo_server.httpserver import HttpServer
 from repo_server.listener import listening, require_tree, url_of
 from repo_server.live import Live, Snapshot
@@ -37,13 +38,14 @@ from repo_server.recording import NothingRecorded, Recording, StoredDevices, Sto
 from repo_server.routes.application import Application
 from repo_server.routes.context import Context
 from repo_server.scan import Scanner, ScanOptions
+from repo_server.servicemanager import ServiceManager
 from repo_server.settings import Settings
 from repo_server.statefolder import held, prepare
 from repo_server.store.database import POOL_SIZE
 from repo_server.store.embedded import EmbeddedByAnother, EmbeddedPostgres
 from repo_server.store.source import GivenServer, Source
 from repo_server.store.spools import gather_spools, spool_name
-from repo_server.supervise import Tasks, every, regularly
+from repo_server.supervise import Tasks, every, first_of, regularly
 from repo_server.tls import Tls
 from repo_server.tokens import TOKENS_NAME, parse_tokens
 from repo_server.traffic import Traffic
@@ -58,6 +60,7 @@ _LOOK_SECONDS = 1.0
 """How soon a changed file (secrets, tokens) is in force, and a condition is said."""
 _HAND_OVER_SECONDS = 0.2
 _STOP_SECONDS = 15.0
+_FIRST_LOOK_SECONDS = 5.0
 _GC_THRESHOLD = 50_000
 
 _log = logging.getLogger(__name__)
@@ -68,11 +71,11 @@ def wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def serve(settings: Settings, say: Callable[[str], None]) -> bool:
+def serve(settings: Settings, manager: ServiceManager, say: Callable[[str], None]) -> bool:
     """Run a server until it is told to stop; return whether it ended as it should.
 
-    ``say`` prints a line for people. Raise ``StartError``, ``StateError``, ``CredentialsInvalid``, ``UrlInvalid`` or
-    ``OSError`` when it cannot start.
+    ``say`` prints a line for people. Raise ``Unsafe``, ``StartError``, ``StateError``, ``CredentialsInvalid``,
+    ``UrlInvalid`` or ``OSError`` when it cannot start.
     """
     require_tree(settings.tree)
     prepare(settings.state)
@@ -82,15 +85,16 @@ def serve(settings: Settings, say: Callable[[str], None]) -> bool:
     source = _source(settings)
     with (
         held(settings.state),
-        listening(settings) as listener,
+        listening(settings, manager) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
         if settings.workers > 1:
-            return runner.run(_run_main(settings, source, listener, say))
+            return runner.run(_run_main(settings, source, manager, listener, say))
         gather_spools(settings.state, 1)
         feed = _tree_feed(settings)
         recording = None if source is None else _recording(settings, source, feed.live)
-        return runner.run(Server(settings, guard, traffic, recording, feed, tls, say).run(listener))
+        heart = Heart(manager, settings.tree, feed.watcher.busy_seconds)
+        return runner.run(Server(settings, guard, traffic, recording, feed, tls, say, heart).run(listener))
 
 
 def work(descriptor: int, number: int) -> bool:
@@ -114,7 +118,11 @@ def work(descriptor: int, number: int) -> bool:
 
 
 async def _run_main(
-    settings: Settings, source: Source | None, listener: socket.socket, say: Callable[[str], None]
+    settings: Settings,
+    source: Source | None,
+    manager: ServiceManager,
+    listener: socket.socket,
+    say: Callable[[str], None],
 ) -> bool:
     """Run the main process of several workers."""
     gather_spools(settings.state, settings.workers)
@@ -124,7 +132,8 @@ async def _run_main(
 
     feed = _tree_feed(settings, [follow])
     recording = None if source is None else _recording(settings, source, feed.live)
-    main = MainProcess(settings, feed, recording, _launcher(settings, listener), wall_clock)
+    heart = Heart(manager, settings.tree, feed.watcher.busy_seconds)
+    main = MainProcess(settings, feed, recording, heart, _launcher(settings, listener), wall_clock)
     _on_signals(main.leave, main.reopen)
     where = url_of(settings, listener)
     try:
@@ -166,6 +175,7 @@ class Server:
         feed: Feed,
         tls: Tls | None,
         say: Callable[[str], None],
+        heart: Heart | None = None,
     ) -> None:
         self._settings = settings
         self._guard = guard
@@ -178,6 +188,9 @@ class Server:
         self._recording = recording
         self._tls = tls
         self.conditions = _conditions(guard, traffic, recording, tls)
+        self._heart = heart
+        if heart is not None:
+            self.conditions.watch("scan_stalled", heart.symptom)
         self._threads = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="file")
 
     async def run(self, listener: socket.socket) -> bool:
@@ -193,8 +206,12 @@ class Server:
             self._recording.start(tasks, stop, keeps=isinstance(self._feed, TreeFeed))
         announced = asyncio.create_task(self._announce(http, listener))
         try:
+            # Who connects meanwhile waits in the socket; a large tree is not waited for, agents are asked to come back.
+            await first_of(self._feed.looked.wait(), http.left.wait(), seconds=_FIRST_LOOK_SECONDS)
             await http.serve([listener])
         finally:
+            if self._heart is not None:
+                self._heart.end_serving()
             announced.cancel()
             await self._finish(tasks, stop)
         return tasks.failed is None
@@ -227,6 +244,8 @@ class Server:
         tasks.start("handing audit lines over", regularly(_HAND_OVER_SECONDS, stop, self._traffic.audit.hand_over))
         if self._traffic.shared is not None:
             tasks.start("asking Redis", self._traffic.shared.run(stop))
+        if self._heart is not None:
+            tasks.start("telling the service manager", regularly(self._heart.pause, stop, self._heart.beat))
         tasks.start("closing idle connections", regularly(_LOOK_SECONDS, stop, self._connections.sweep))
 
     def _look_around(self) -> None:
@@ -281,6 +300,8 @@ class Server:
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         self._say(f"listening on {where}")
+        if self._heart is not None:
+            self._heart.begin_serving()
 
     async def _finish(self, tasks: Tasks, stop: asyncio.Event) -> None:
         """Take everything apart, in the order in which nothing is lost."""

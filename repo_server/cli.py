@@ -17,6 +17,7 @@ from repo_server.listener import StartError, TlsUnusable
 from repo_server.logs import configure
 from repo_server.openapi import document
 from repo_server.operations import API
+from repo_server.servicemanager import ServiceManager
 from repo_server.settings import (
     CONFIG,
     ENVIRONMENT_PREFIX,
@@ -63,6 +64,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 def serve_command(**flags: object) -> None:
     """Answer agents until SIGTERM or SIGINT."""
     given = {name: value for name, value in flags.items() if value not in {None, ()}}
+    manager = ServiceManager.of(os.environ, os.getpid())
     try:
         settings = read_settings(given, os.environ)
         configure(settings.log_level)
@@ -70,7 +72,7 @@ def serve_command(**flags: object) -> None:
             _log.warning("the environment variable %s is not a setting and is ignored", name)
         check_exposure(settings)
         _say_what_is_not_there(settings)
-        ended_well = serve(settings, click.echo)
+        ended_well = serve(settings, manager, click.echo)
     except (SettingsInvalid, UrlInvalid, TlsUnusable, CredentialsInvalid) as error:
         _end(error, USAGE)
     except (Unsafe, StateExposed) as error:

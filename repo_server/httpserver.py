@@ -23,6 +23,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(config)
         self._connections = connections
         self.listening = asyncio.Event()
+        self.left = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so. Like uvicorn's, with less patience for handshakes that do not come."""
@@ -47,6 +48,7 @@ class HttpServer(uvicorn.Server):
         """Finish what runs, then stop; said again, do not wait for downloads any more."""
         self.force_exit = self.should_exit
         self.should_exit = True
+        self.left.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -16,7 +16,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from repo_server.settings import Settings
+import msgspec
+
+from repo_server.servicemanager import ServiceManager
+from repo_server.settings import Settings, check_exposure
 
 _BACKLOG = 2048
 
@@ -51,11 +54,27 @@ def require_tree(tree: Path) -> None:
 
 
 @contextlib.contextmanager
-def listening(settings: Settings) -> Iterator[socket.socket]:
+def listening(settings: Settings, manager: ServiceManager) -> Iterator[socket.socket]:
     """Take the address, first of all: a second server on it must fail before it touches anything.
 
-    Raise ``AddressUnusable``.
+    A socket that the service manager hands over is taken instead: it stays open while the server restarts, and who
+    connects meanwhile waits in it. Raise ``AddressUnusable``, or ``Unsafe`` as ``check_exposure`` does.
     """
+    given = manager.sockets()
+    if not given:
+        with _bound(settings) as listener:
+            yield listener
+        return
+    if len(given) > 1 or given[0].family not in {socket.AF_INET, socket.AF_INET6}:
+        raise AddressUnusable("expected one TCP socket of the service manager; see ListenStream= in its .socket unit")
+    with given[0] as listener:
+        check_exposure(msgspec.structs.replace(settings, host=listener.getsockname()[0]))
+        listener.setblocking(False)
+        yield listener
+
+
+@contextlib.contextmanager
+def _bound(settings: Settings) -> Iterator[socket.socket]:
     host, port = settings.host, settings.port
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[

@@ -61,3 +61,13 @@ async def every(seconds: float, stop: asyncio.Event, work: Callable[[], None]) -
             await asyncio.wait_for(stop.wait(), seconds)
         except TimeoutError:
             continue
+
+
+async def first_of(*waits: Coroutine[Any, Any, Any], seconds: float) -> None:
+    """Return when one of these ends, at the latest after so many seconds."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -67,11 +67,17 @@ class Watcher:
         self._paths_were_first = False
         self._wake: Callable[[], object] | None = None
         self._next_full = 0.0
+        self._busy_since: float | None = None
         self._pause = 1.0
 
     def request_rescan(self, path: str | None) -> None:
         """Look at a path soon, or at everything: somebody found it other than the catalogue says. From any thread."""
         self._heard(None if path is None else {path})
+
+    def busy_seconds(self) -> float:
+        """For how long the present look has been running; the first one, which hashes everything, does not count."""
+        since = self._busy_since
+        return 0.0 if since is None or not self._live.ready else monotonic() - since
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until ``stop`` is set. Nothing in the tree or in the watching ends it."""
@@ -88,7 +94,9 @@ class Watcher:
         listener.start()
         try:
             while not stop.is_set():
+                self._busy_since = monotonic()
                 await self._scan_once(threads, stopped)
+                self._busy_since = None
                 if not stop.is_set():
                     await self._rest(woken)
         finally:

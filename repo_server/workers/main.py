@@ -12,10 +12,11 @@ from datetime import datetime
 
 from repo_server.conditions import Condition, Conditions
 from repo_server.feed import Feed
+from repo_server.heart import Heart
 from repo_server.live import Snapshot
 from repo_server.recording import Recording
 from repo_server.settings import Settings
-from repo_server.supervise import Tasks, every
+from repo_server.supervise import Tasks, every, regularly
 from repo_server.workers.crew import Crew, Launch, Member
 from repo_server.workers.messages import Begin, Conditioned, DatabaseIs, Message, Rescan, encode
 from repo_server.workers.news import news
@@ -41,17 +42,25 @@ class MainProcess:
     """Has one of everything that there must be one of, and tells the workers of it."""
 
     def __init__(
-        self, settings: Settings, feed: Feed, recording: Recording | None, launch: Launch, clock: Callable[[], datetime]
+        self,
+        settings: Settings,
+        feed: Feed,
+        recording: Recording | None,
+        heart: Heart,
+        launch: Launch,
+        clock: Callable[[], datetime],
     ) -> None:
         self._settings = settings
         self._feed = feed
         self._recording = recording
+        self._heart = heart
         self._clock = clock
         self._listener = -1
         self._crew = Crew(settings.workers, launch, self._greet, self._heard)
         self._told = _Told()
         self._conditions = Conditions()
         self._conditions.watch("workers_missing", self._missing)
+        self._conditions.watch("scan_stalled", heart.symptom)
         self._leave = asyncio.Event()
 
     async def run(self, listener: socket.socket, on_ready: Callable[[], None]) -> bool:
@@ -66,6 +75,7 @@ class MainProcess:
         if self._recording is not None:
             self._recording.start(tasks, stop, takes=False)
         tasks.start("telling the workers", self._tell(stop))
+        tasks.start("telling the service manager", regularly(self._heart.pause, stop, self._heart.beat))
         tasks.start("looking for what is wrong", every(_LOOK_SECONDS, stop, self._look))
         crew = Tasks(on_failure=self._leave.set)
         crew.start("the workers", self._crew.run())
@@ -74,6 +84,7 @@ class MainProcess:
             await self._leave.wait()
         finally:
             ready.cancel()
+            self._heart.end_serving()
             listener.close()
             self._crew.leave()
             await self._wait_for_workers(crew)
@@ -100,6 +111,7 @@ class MainProcess:
     async def _announce(self, on_ready: Callable[[], None]) -> None:
         await self._crew.all_ready.wait()
         on_ready()
+        self._heart.begin_serving()
 
     async def _wait_for_workers(self, crew: Tasks) -> None:
         """Let workers write what they have, then kill those that do not end."""

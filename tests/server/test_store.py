@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.server import RunningServer, check_body, running, wait_until
-from support.serving import SERVICE, postmaster, query
+from support.serving import SERVICE, family, postmaster, query, strike
 from support.trees import Tree
 
 from repo_server.store import DatabaseAway
@@ -271,30 +270,6 @@ def test_agents_are_served_while_the_database_is_away(tree: Tree, tmp_path: Path
         wait_until(lambda: server.post("/v1/status", status).status == 200, "records are taken again", server.log_path)
         seen(server, device_id, site_id="19")
         assert "Traceback" not in server.log
-
-
-def strike(parent: int, how: signal.Signals) -> list[int]:
-    """Send a signal to a process and its children; to the parent first, so that it makes no more of them."""
-    os.kill(parent, how)
-    members = family(parent)
-    for pid in members[1:]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, how)
-    return members
-
-
-def family(parent: int) -> list[int]:
-    """Return a process and its children."""
-    found = [parent]
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == parent:
-                found.append(int(entry.name))
-    return found
 
 
 def test_tables_that_were_taken_away_are_made_again(tree: Tree, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -113,14 +114,19 @@ def running(
     database: bool = False,
     ready: bool = True,
     env: Mapping[str, str] | None = None,
+    listener: socket.socket | None = None,
 ) -> Iterator[RunningServer]:
-    """Run a server until the block ends; it has found its tree by then, and its database if ``database``."""
+    """Run a server until the block ends; it has found its tree by then, and its database if ``database``.
+
+    ``listener`` is handed over as a service manager does.
+    """
     log_path = state.with_name(f"{state.name}.log")
     log_path.parent.mkdir(parents=True, exist_ok=True)
     extra = [] if database or "--database-url" in options else ["--no-database"]
     with log_path.open("a") as log:
         process = subprocess.Popen(
-            command(tree, state, *extra, *options),
+            [*([] if listener is None else _activated(listener)), *command(tree, state, *extra, *options)],
+            pass_fds=() if listener is None else (listener.fileno(),),
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -152,6 +158,16 @@ def wait_until(condition: Any, what: str, log_path: Path | None = None, seconds:
             log = "" if log_path is None else f"\n{log_path.read_text()[-4000:]}"
             raise AssertionError(f"waited {seconds:.0f} s until {what}{log}")
         time.sleep(0.02)
+
+
+def _activated(listener: socket.socket) -> list[str]:
+    """Return what starts a program with a socket in the place where services look for it."""
+    script = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3);"
+        "os.environ |= {'LISTEN_FDS': '1', 'LISTEN_PID': str(os.getpid())};"
+        "os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    return [sys.executable, "-IS", "-c", script, str(listener.fileno())]
 
 
 def _listening_url(process: subprocess.Popen[str], log_path: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,3 +64,27 @@ def query(state: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
 def postmaster(state: Path) -> int:
     """Return the process id of a running server's embedded PostgreSQL."""
     return int((state / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
+
+
+def strike(parent: int, how: signal.Signals) -> list[int]:
+    """Send a signal to a process and its children; to the parent first, so that it makes no more of them."""
+    os.kill(parent, how)
+    members = family(parent)
+    for pid in members[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)
+    return members
+
+
+def family(parent: int) -> list[int]:
+    """Return a process and its children."""
+    found = [parent]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == parent:
+                found.append(int(entry.name))
+    return found

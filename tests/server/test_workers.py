@@ -1,0 +1,160 @@
+"""Several processes that are one server (``--workers``)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from support.load import load
+from support.server import RunningServer, running, wait_until
+from support.serving import postmaster, query, strike
+from support.trees import Tree
+
+from repo_server.treeio import write_atomic
+
+THREE = ("--workers", "3")
+
+
+def workers(server: RunningServer) -> dict[int, int]:
+    """Return the workers that live: number → process id."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                if int(parent) == server.process.pid and b"worker" in words and state != "Z":
+                    numbers = [word for word in words if word.startswith(b"--number=")]
+                    found[int(numbers[0].partition(b"=")[2])] = int(entry.name)
+    return found
+
+
+def answers(server: RunningServer, times: int) -> set[str | None]:
+    """Ask on fresh connections, which any of the workers may take."""
+    return {server.offered(headers={"connection": "close"}).get("service") for _ in range(times)}
+
+
+def test_a_killed_worker_costs_its_own_connections_only_and_nothing_that_was_acknowledged(
+    tree: Tree, tmp_path: Path
+) -> None:
+    """NFR-REL-004. One PostgreSQL, one writer of the ledger, every record once."""
+    with running(tree.root, tmp_path / "state", *THREE, database=True) as server:
+        database, before = postmaster(server.state), workers(server)
+        assert sorted(before) == [0, 1, 2]
+        with load(server.url, clients=12, reports=True) as asking:
+            asking.wait_for(300)
+            os.kill(before[1], signal.SIGKILL)
+            wait_until(
+                lambda: workers(server).get(1, before[1]) != before[1], "there is another worker", server.log_path
+            )
+            asking.wait_for(300)
+        assert len(asking.errors) <= 12, asking.errors
+        assert "was ended by SIGKILL" in server.log
+        wait_until(lambda: not server.ready()["conditions"], "all workers are there", server.log_path)
+        assert postmaster(server.state) == database
+        stored = query(server.state, "SELECT record_id::text FROM agent_update_status_log")
+        assert sorted(row[0] for row in stored) == sorted(asking.records)
+        wait_until(
+            lambda: query(server.state, "SELECT count(*) FROM devices")[0][0] > 0.6 * len(asking.devices),
+            "check-ins are written, but for those that the killed worker had not written",
+        )
+        assert (tree.root / ".published").read_text().count("\n") == 1
+        assert server.stop() == 0
+        assert not workers(server)
+        assert "Traceback" not in server.log
+
+
+def test_every_worker_knows_of_a_promotion(tree: Tree, tmp_path: Path) -> None:
+    newer = tree.add("service-linux-amd64-1.3.0.tar.gz", channel="beta")
+    with running(tree.root, tmp_path / "state", *THREE) as server:
+        assert answers(server, 30) == {"1.2.3"}
+        write_atomic(newer.with_name(f"{newer.name}.channel"), b"stable\n")
+        wait_until(lambda: answers(server, 1) == {"1.3.0"}, "the promotion is served", server.log_path)
+        wait_until(lambda: answers(server, 30) == {"1.3.0"}, "all workers serve it", server.log_path)
+        numbers = {server.get("/readyz", {"connection": "close"}).json()["scan"]["catalogue"] for _ in range(30)}
+        assert len(numbers) == 1, "the workers number the catalogue differently"
+        newer.write_bytes(b"other bytes under the same version")
+        wait_until(
+            lambda: server.get(f"/v1/packages/{newer.name}").status != 200,
+            "changed bytes are not served",
+            server.log_path,
+        )
+
+
+def test_when_the_main_process_is_killed_the_workers_leave_and_another_server_takes_over(
+    tree: Tree, tmp_path: Path
+) -> None:
+    """Promise 1: whatever is killed, the next start finds its way."""
+    with running(tree.root, tmp_path / "state", *THREE, database=True) as server:
+        left = workers(server).values()
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "the workers leave", server.log_path)
+        assert "the main process is gone" in server.log
+    with running(tree.root, tmp_path / "state", *THREE, database=True) as server:
+        assert server.offered() == {"service": "1.2.3"}
+
+
+def test_a_worker_that_is_asked_to_end_finishes_and_is_replaced(tree: Tree, tmp_path: Path) -> None:
+    with running(tree.root, tmp_path / "state", *THREE) as server, load(server.url) as asking:
+        before = workers(server)
+        asking.wait_for(100)
+        for number, pid in before.items():
+            os.kill(pid, signal.SIGTERM)
+            wait_until(lambda n=number: workers(server).get(n, before[n]) != before[n], "another one", server.log_path)
+        asking.wait_for(100)
+    assert asking.errors == []
+
+
+def test_a_single_process_takes_up_what_several_workers_had_spooled(tree: Tree, tmp_path: Path) -> None:
+    """Design §7: nothing acknowledged is lost, also when the number of workers changes."""
+    with running(tree.root, tmp_path / "state", *THREE, database=True) as server:
+        frozen = strike(postmaster(server.state), signal.SIGSTOP)
+        try:
+            with load(server.url, reports=True) as asking:
+                wait_until(lambda: len(asking.records) > 20, "records are spooled", server.log_path)
+            assert len(list(server.state.glob("spool*/*.spool"))) > 1
+            server.process.kill()
+            wait_until(lambda: not workers(server), "the workers leave", server.log_path)
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+    with running(tree.root, tmp_path / "state", database=True) as server:
+        wait_until(lambda: server.ready()["database"]["spool"]["entries"] == 0, "they are replayed", server.log_path)
+        stored = query(server.state, "SELECT record_id::text FROM agent_update_status_log")
+        assert {row[0] for row in stored} >= asking.records
+        assert not list(server.state.glob("spool-*"))
+
+
+@pytest.mark.parametrize("options", [(), THREE])
+def test_a_restart_on_a_socket_that_stays_open_loses_no_request(
+    tree: Tree, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """As systemd does: it keeps the socket, and who connects meanwhile waits in it (NFR-REL-004)."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with contextlib.ExitStack() as stack:
+            with running(tree.root, tmp_path / "state", *options, listener=listener) as server:
+                assert server.url == url
+                asking = stack.enter_context(load(url))
+                asking.wait_for(200)
+                connections = asking.connections
+                assert server.stop() == 0
+            with running(tree.root, tmp_path / "state", *options, listener=listener):
+                asking.wait_for(200)
+                stack.close()
+        assert asking.errors == []
+        assert asking.connections > connections, "the clients were not told to connect again"
+
+
+def test_a_socket_that_others_can_reach_is_refused_without_secrets(tree: Tree, tmp_path: Path) -> None:
+    """NFR-SRV-010 holds for the address that is listened on, whoever opened it."""
+    with (
+        socket.create_server(("0.0.0.0", 0)) as listener,  # noqa: S104 -- what is to be refused
+        pytest.raises(AssertionError, match=r"ended with 3"),
+        running(tree.root, tmp_path / "state", listener=listener),
+    ):
+        pass
