@@ -32,14 +32,17 @@ _COLUMNS = {
 _INSERT = f"""
 WITH sent AS MATERIALIZED (
     SELECT * FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _COLUMNS.items())})
-        AS t ({", ".join(_COLUMNS)})
+        WITH ORDINALITY AS t ({", ".join(_COLUMNS)}, place)
 ), fresh AS (
     INSERT INTO agent_update_record_ids (device_id, record_id, received_at)
     SELECT device_id, record_id, received_at FROM sent ORDER BY device_id, record_id
     ON CONFLICT DO NOTHING RETURNING device_id, record_id
 )
 INSERT INTO agent_update_status_log ({", ".join(_COLUMNS)})
-SELECT DISTINCT ON (device_id, record_id) {", ".join(_COLUMNS)} FROM sent JOIN fresh USING (device_id, record_id)
+SELECT {", ".join(_COLUMNS)} FROM (
+    SELECT DISTINCT ON (device_id, record_id) * FROM sent JOIN fresh USING (device_id, record_id)
+    ORDER BY device_id, record_id, place
+) AS new ORDER BY place
 """  # noqa: S608 -- built from the constants above
 _KNOW_DEVICES = """
 INSERT INTO {table} (device_id, name, device_type)

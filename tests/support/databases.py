@@ -71,13 +71,18 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Run a PostgreSQL in a folder with a short name: a socket's path has at most 107 bytes."""
+def cluster(disk: Path | None = None) -> Iterator[Cluster]:
+    """Run a PostgreSQL, on a disk if that matters, reached by a short name: a socket's path has at most 107 bytes."""
     state = Path(tempfile.mkdtemp(prefix="pg-"))
+    if disk is not None:
+        state.rmdir()
+        state.symlink_to(disk)
     source = EmbeddedPostgres(state)
     try:
         source.ensure_running()
         yield Cluster(source)
     finally:
         source.stop()
+        if disk is not None:
+            state.unlink()
         shutil.rmtree(state, ignore_errors=True)
