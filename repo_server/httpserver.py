@@ -33,7 +33,9 @@ class HttpServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         patience = None if config.ssl is None else HANDSHAKE_SECONDS
         self.servers = [
-            await loop.create_server(make, sock=one, ssl=config.ssl, ssl_handshake_timeout=patience)
+            await loop.create_server(
+                make, sock=one, ssl=config.ssl, ssl_handshake_timeout=patience, backlog=config.backlog
+            )
             for one in sockets or []
         ]
         self.started = True
