@@ -8,7 +8,7 @@ STATE  ?= state
 KEYS   ?= keys
 PORT   ?= 8470
 
-.PHONY: serve demo test coverage fuzz lint format bench clean venv
+.PHONY: serve demo test crash coverage fuzz lint format bench clean venv
 
 venv: $(STAMP)
 
@@ -25,6 +25,9 @@ demo: $(STAMP)  ## the whole story with real processes: publish, promote, update
 
 test: $(STAMP)  ## everything
 	$(BIN)/python -m pytest -n 2
+
+crash: $(STAMP)  ## the agent killed, refused by the disk and cut off from power at every call; ARGS=--help
+	@PYTHONPATH=tests $(BIN)/python -m crash $(ARGS)
 
 coverage: $(STAMP)  ## every branch of what decides: the core, and the tables of the agent's steps
 	$(BIN)/python -m pytest -q -n 2 tests/core tests/agent/test_steps.py --cov=repo_server.core --cov=agent.steps \

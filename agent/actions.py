@@ -10,17 +10,18 @@ from agent.blame import fault_of
 from agent.codes import Code
 from agent.contents import drop_listings
 from agent.download import Downloader
+from agent.durable import sync_folder
 from agent.errors import AgentError, PackageRefused
 from agent.health import HealthChecker
 from agent.install import Installer
-from agent.journal import Entry, Item
+from agent.journal import Entry, Failure, Item
 from agent.logs import Log, Severity
 from agent.manifest import InstalledComponent, Manifest, load_manifest, save_manifest
 from agent.outcome import final_records, judged
 from agent.paths import Paths
 from agent.ports import Clock, Programs, ServiceManager, Unit
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
-from agent.runner import about
+from agent.runner import Stuck, about
 from agent.selfupdate import Watch, check_form
 from agent.spool import Spool
 from agent.steps import Event, Step
@@ -220,8 +221,22 @@ class SequenceActions:
             for item in entry.sequence.items
             if not _is_committed(before, item)
         ]
-        if new:
+        if not new:
+            # Written before a crash, and perhaps not durable yet; what comes next rests on it.
+            sync_folder(self.paths.manifest.parent)
+            return
+        try:
             save_manifest(self.paths.manifest, before.having(*new))
+        except AgentError as error:
+            self._uncommit(before, error)
+            raise
+
+    def _uncommit(self, before: Manifest, why: AgentError) -> None:
+        """Make sure that the manifest names the old set; raise ``Stuck`` if that is not sure."""
+        try:
+            save_manifest(self.paths.manifest, before)
+        except AgentError as error:
+            raise Stuck(Failure(None, why.code, why.message)) from error
 
     def _clean(self, entry: Entry) -> None:
         self._put_records(entry)

@@ -83,7 +83,7 @@ class Runner:
             after = _blamed(after, entry.step, failure)
             if step is entry.step:
                 raise Stuck(failure or Failure(None, Code.INTERNAL, f"step {step} leads nowhere"))
-            entry = self._enter(after)
+            entry = self._enter(after, entry)
         return entry
 
     def resume(self, entry: Entry) -> Entry:
@@ -92,7 +92,7 @@ class Runner:
         failure = entry.failure
         if failure is None and step not in COMMITTED:
             failure = Failure(None, Code.INTERRUPTED, f"the update was cut off at the step {entry.step}")
-        return self.run(self._enter(replace(entry, step=step, position=position, failure=failure)))
+        return self.run(self._enter(replace(entry, step=step, position=position, failure=failure), entry))
 
     def _act(self, entry: Entry) -> tuple[Event, Failure | None]:
         """Run a step's action; whatever goes wrong is its failure."""
@@ -102,6 +102,8 @@ class Runner:
         try:
             with self.interruption.armed() if can_stop else contextlib.nullcontext():
                 return self.actions.act(entry), None
+        except Stuck:
+            raise
         except Blamed as error:
             failure = Failure(error.component, error.code, error.message)
         except AgentError as error:
@@ -118,8 +120,8 @@ class Runner:
         self._say(entry, failure)
         return Event.FAILED, failure
 
-    def _enter(self, entry: Entry) -> Entry:
-        """Write down the step that comes now; if that fails, the step has failed."""
+    def _enter(self, entry: Entry, before: Entry) -> Entry:
+        """Write down the step that comes now; one that cannot be written down has not begun: that before it failed."""
         try:
             if entry.step is Step.IDLE:
                 self.journal.clear()
@@ -128,13 +130,14 @@ class Runner:
         except AgentError as error:
             failure = Failure(None, error.code, error.message)
             self._say(entry, failure)
-            if entry.step is Step.IDLE:
+            if entry.step is Step.IDLE or (before.step is Step.COMMIT and entry.step is not Step.CLEAN):
+                # The journal may say COMMIT, which leads forward: nothing may be taken back before it says otherwise.
                 raise Stuck(failure) from error
             if entry.step in UNDOING or entry.step is Step.CLEAN:
                 # What the journal says leads to the same end.
                 return entry
-            step, position = follow(TRANSITIONS[entry.step][Event.FAILED], entry.position)
-            return self._enter(_blamed(replace(entry, step=step, position=position), entry.step, failure))
+            step, position = follow(TRANSITIONS[before.step][Event.FAILED], before.position)
+            return self._enter(_blamed(replace(entry, step=step, position=position), before.step, failure), entry)
         return entry
 
     def _say(self, entry: Entry, failure: Failure) -> None:

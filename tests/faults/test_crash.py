@@ -1,0 +1,32 @@
+"""Promise 1, at a sample of the points that ``make crash`` tries in full; every failure says how to repeat it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="programs are found by /proc")
+
+
+def crash(*arguments: str) -> None:
+    """Make the trials that ``arguments`` name; fail with what failed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "crash", "--jobs", "1", *arguments],
+        cwd=TESTS, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout[-6000:]}{done.stderr[-3000:]}"
+    assert "0 failed" in done.stdout
+
+
+def test_a_disk_that_is_full_at_the_commit_never_leaves_old_folders_under_a_new_manifest() -> None:
+    """The journal said COMMIT and could not be changed, and the set went back all the same."""
+    crash("--table", "update", "--step", "commit", "--kind", "full", "--kind", "EIO", "--sample", "8")
+
+
+def test_a_step_that_could_not_be_written_down_has_not_begun() -> None:
+    """A component that was to be stopped next was stopped, not started again, and nobody knew."""
+    crash("--table", "update", "--step", "pre_hook", "--kind", "full", "--sample", "6")
