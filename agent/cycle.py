@@ -233,11 +233,13 @@ class Cycle:
 
     def _send_reports(self) -> None:
         endpoint, device_id = self._endpoint, self._endpoint.config.device_id
-        if device_id is None:
+        if device_id is None or not self._standing.may_report():
             return
         drained = drain(endpoint.spool, self._client, device_id, endpoint.log)
-        if drained.failure is not None:
-            endpoint.log.warning(drained.failure.message, code=drained.failure.code, left=drained.left)
+        failure = drained.failure
+        self._standing.reported(failure.retry_after_seconds if isinstance(failure, NetworkFailure) else None)
+        if failure is not None:
+            endpoint.log.warning(failure.message, code=failure.code, left=drained.left)
 
     def _annotated(self, result: Result, response: CheckResponse, requested: frozenset[str]) -> Result:
         reasons = {reason.name: reason for reason in response.reasons if reason.name in requested}

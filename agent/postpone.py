@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -35,7 +35,7 @@ class Waiting:
     installed: str
     """What is installed: once that has changed, this wait is over."""
     version: str
-    since: datetime
+    since: Annotated[datetime, msgspec.Meta(tz=True)]
     """When an update of the component was first offered and had to wait, be it to this version or to an earlier one."""
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
 
 from agent import durable
 from agent.backoff import LONGEST_RETRY_AFTER, full_jitter
@@ -36,13 +41,31 @@ def after_failure(failures: int, interval: float, retry_after: float | None, ran
     return pause if retry_after is None else max(pause, min(retry_after, LONGEST_RETRY_AFTER))
 
 
-def load_failures(path: Path) -> int:
-    """Return how many checks failed in a row; an unreadable file counts as none, which costs one early check."""
-    count = (durable.load(path, fall_back=False).payload or {}).get("failures", 0)
-    return count if isinstance(count, int) and count >= 0 else 0
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What of the past counts for the next tries: the state file ``schedule.json``."""
+
+    failures: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How many checks failed in a row."""
+    reports_after: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    """When the server wants to be sent reports again, if it named a time."""
 
 
-def save_failures(path: Path, failures: int) -> None:
+def may_report(remembered: Remembered, now: datetime) -> bool:
+    """Whether reports may be sent; a time that no right clock can have written is not heeded."""
+    return remembered.reports_after is None or not 0 < (remembered.reports_after - now).total_seconds() <= LONGEST
+
+
+def load_remembered(path: Path) -> Remembered:
+    """Return what is remembered; an unreadable file is as none, which costs one early check."""
+    try:
+        return msgspec.convert(durable.load(path, fall_back=False).payload or {}, Remembered)
+    except msgspec.ValidationError:
+        return Remembered()
+
+
+def save_remembered(path: Path, remembered: Remembered) -> None:
     """Remember it; raise ``LocalFailure``."""
-    if load_failures(path) != failures:
-        durable.save(path, {"failures": failures}, keep_previous=False)
+    if load_remembered(path) != remembered:
+        plain: dict[str, Any] = msgspec.to_builtins(remembered)
+        durable.save(path, plain, keep_previous=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from agent.codes import Code
 from agent.endpoint import Endpoint
@@ -12,7 +13,15 @@ from agent.manifest import load_manifest
 from agent.paths import Paths
 from agent.quarantine import ATTEMPTS, load_quarantine
 from agent.result import Result
-from agent.schedule import SHORTEST, after_answer, after_failure, load_failures, save_failures, spread
+from agent.schedule import (
+    SHORTEST,
+    after_answer,
+    after_failure,
+    load_remembered,
+    may_report,
+    save_remembered,
+    spread,
+)
 from agent.status import ComponentVersion, OperationStatus, Quarantined, Status, load_status, save_status
 from repo_server.core.wire import CheckResponse
 
@@ -33,7 +42,7 @@ class Standing:
         """Note an answer, and when the next check is."""
         interval = self._config.update_check_interval_seconds
         delay = after_answer(interval, response.next_check_seconds, self._world.random)
-        save_failures(self._paths.state / SCHEDULE, 0)
+        save_remembered(self._schedule, replace(load_remembered(self._schedule), failures=0))
         self._change(last_check_time=self._now(), assigned_channel=response.channel, next_check_time=self._in(delay))
 
     def again_soon(self) -> None:
@@ -48,11 +57,19 @@ class Standing:
 
     def not_answered(self, retry_after: float | None) -> None:
         """Note that there was none; the next try comes sooner, and later with each failure in a row."""
-        path = self._paths.state / SCHEDULE
-        failures, interval = load_failures(path), float(self._config.update_check_interval_seconds)
-        delay = after_failure(failures, interval, retry_after, self._world.random)
-        save_failures(path, failures + 1)
+        remembered, interval = load_remembered(self._schedule), float(self._config.update_check_interval_seconds)
+        delay = after_failure(remembered.failures, interval, retry_after, self._world.random)
+        save_remembered(self._schedule, replace(remembered, failures=remembered.failures + 1))
         self._change(next_check_time=self._in(delay))
+
+    def may_report(self) -> bool:
+        """Whether the server can be sent reports now, or asked for time."""
+        return may_report(load_remembered(self._schedule), self._now())
+
+    def reported(self, retry_after: float | None) -> None:
+        """Note when the server wants to be sent reports again; ``None``: it did not say."""
+        again = None if retry_after is None else self._in(retry_after)
+        save_remembered(self._schedule, replace(load_remembered(self._schedule), reports_after=again))
 
     def began(self, sequence: Sequence) -> None:
         """Note that an update is under way."""
@@ -105,6 +122,10 @@ class Standing:
         status: Status = replace(loaded.status, **changes)  # type: ignore[arg-type]
         if status != loaded.status or loaded.damage is not None:
             save_status(self._paths.status, status)
+
+    @property
+    def _schedule(self) -> Path:
+        return self._paths.state / SCHEDULE
 
     def _now(self) -> datetime:
         return self._world.clock.now()

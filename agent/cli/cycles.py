@@ -99,7 +99,9 @@ def _lock(paths: Paths, wait: float, clock: Clock) -> Iterator[None]:
 def _leave_component(endpoint: Endpoint) -> None:
     """Go on in a unit of our own if a component that systemd runs called us: an update stops all of its unit."""
     if endpoint.paths.is_whole_machine and component_service(own_groups()) is not None:
+        # What a unit gets stands where every user can read it.
         given = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}
+        given.pop(f"{ENVIRONMENT_PREFIX}AUTH_SECRET", None)
         leave_for_unit(agent_command(sys.argv[1:], os.environ), given, endpoint.world.environment["PATH"])
 
 

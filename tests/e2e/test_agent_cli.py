@@ -17,6 +17,8 @@ from support.components import Package
 from support.endpoints import Endpoint, endpoint_in
 from support.programs import run
 
+from agent.durable import save
+
 STATUS_KEYS = [
     "last_check_time", "last_update_attempt_time", "last_update_success_time", "installed_components",
     "assigned_channel", "last_operation_status", "last_error_code", "last_error_message", "next_check_time",
@@ -244,3 +246,17 @@ def test_reports_that_cannot_be_sent_wait_for_the_next_cycle(repository: Reposit
     assert [record.status for record in repository.records.values()] == ["success"]
     endpoint.once()
     assert list(repository.deliveries.values()) == [1]
+
+
+def test_reports_are_not_sent_before_the_server_wants_them(repository: Repository, endpoint: Endpoint) -> None:
+    """NFR-REL-001: checks go on meanwhile."""
+    repository.failing["/v1/status"] = Failing(status=503, headers={"Retry-After": "3600"})
+    endpoint.install(repository, "service")
+    del repository.failing["/v1/status"]
+    endpoint.once()
+    assert (repository.calls["/v1/check"], repository.calls["/v1/status"]) == (2, 1)
+    assert len(list(endpoint.paths.spool.iterdir())) == 1
+    later = {"failures": 0, "reports_after": datetime.now(UTC).isoformat()}
+    save(endpoint.paths.state / "schedule.json", later)
+    endpoint.once()
+    assert [record.status for record in repository.records.values()] == ["success"]
