@@ -13,7 +13,9 @@ import click
 
 from repo_server.app import serve, wall_clock, work
 from repo_server.auth import CredentialsInvalid, Role
-from repo_server.listener import StartError, TlsUnusable
+from repo_server.checkconfig import Finding, check, worst
+from repo_server.failures import FAILED, REFUSED, USAGE, exit_code
+from repo_server.listener import StartError
 from repo_server.logs import configure
 from repo_server.openapi import document
 from repo_server.operations import API
@@ -34,7 +36,9 @@ from repo_server.store import UrlInvalid
 from repo_server.tokens import Token, TokenError, add_token, list_tokens, revoke_token
 from repo_server.workers.link import MainProcessGone
 
-FAILED, USAGE, REFUSED, BUSY = 1, 2, 3, 4
+_CANNOT_START = (
+    SettingsInvalid, Unsafe, UrlInvalid, CredentialsInvalid, StartError, StateExposed, StateInUse, OSError,
+)  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -73,16 +77,33 @@ def serve_command(**flags: object) -> None:
         check_exposure(settings)
         _say_what_is_not_there(settings)
         ended_well = serve(settings, manager, click.echo)
-    except (SettingsInvalid, UrlInvalid, TlsUnusable, CredentialsInvalid) as error:
-        _end(error, USAGE)
-    except (Unsafe, StateExposed) as error:
-        _end(error, REFUSED)
-    except StateInUse as error:
-        _end(error, BUSY)
-    except (StartError, OSError) as error:
-        _end(error, FAILED)
+    except _CANNOT_START as error:
+        _end(error, exit_code(error))
     if not ended_well:
         _end("a part of the server failed; see the log above", FAILED)
+
+
+@main.command("check-config")
+@_with_settings
+def check_config_command(**flags: object) -> None:
+    """Say everything that is wrong with settings and files, without starting a server.
+
+    Takes the options of ``serve``. Ends with 0 if a server would start; 2: wrong usage, 3: unsafe, 1: the rest.
+    """
+    given = {name: value for name, value in flags.items() if value not in {None, ()}}
+    unknown = [
+        Finding(f"the environment variable {name} is not a setting", 0) for name in unknown_variables(os.environ)
+    ]
+    try:
+        findings = (*unknown, *check(read_settings(given, os.environ), wall_clock()))
+    except SettingsInvalid as error:
+        findings = (*unknown, *(Finding(problem, USAGE) for problem in error.problems))
+    for finding in findings:
+        click.echo(f"{'error' if finding.code else 'warning'}: {finding.message}", err=True)
+    code = worst(findings)
+    if code:
+        raise SystemExit(code)
+    click.echo("a server would start with this")
 
 
 @main.command("worker", hidden=True)
@@ -94,12 +115,8 @@ def worker_command(channel: int, number: int, log_level: str) -> None:
     configure(log_level, worker=number)
     try:
         ended_well = work(channel, number)
-    except (SettingsInvalid, UrlInvalid, TlsUnusable, CredentialsInvalid) as error:
-        _end(error, USAGE)
-    except StateExposed as error:
-        _end(error, REFUSED)
-    except (MainProcessGone, StartError, OSError) as error:
-        _end(error, FAILED)
+    except (*_CANNOT_START, MainProcessGone) as error:
+        _end(error, exit_code(error))
     if not ended_well:
         _end(f"worker {number}: a part of it failed; see the log above", FAILED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +24,11 @@ _BASE_URL = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(?:/[A-Za-z0-9._~/\-]*)?"
 
 
 class SettingsInvalid(Exception):
-    """A setting is unknown, malformed or contradicts another; the message names it and where it came from."""
+    """Settings are unknown, malformed or contradict each other; a line each, which names it and where it came from."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class Unsafe(Exception):
@@ -171,7 +175,8 @@ def _read_toml(path: Path, names: set[str]) -> dict[str, object]:
         raise SettingsInvalid(f"{path} is not TOML: {error}") from None
     unknown = sorted(set(values) - names)
     if unknown:
-        raise SettingsInvalid(f"{path}: unknown key {unknown[0]!r}; expected one of {', '.join(sorted(names))}")
+        expected = ", ".join(sorted(names))
+        raise SettingsInvalid(*(f"{path}: unknown key {name!r}; expected one of {expected}" for name in unknown))
     # Relative paths in a file mean the file's own folder, wherever the server is started from.
     folders = {"tree", "state", "secrets", "online_key", "tls_cert", "tls_key", "audit_log"}
     return {
@@ -181,15 +186,27 @@ def _read_toml(path: Path, names: set[str]) -> dict[str, object]:
 
 
 def _converted(merged: Mapping[str, object], origin: Mapping[str, str]) -> Settings:
-    for name in ("tree", "state"):
-        if name not in merged:
-            raise SettingsInvalid(f"--{name} is missing; give it, or {ENVIRONMENT_PREFIX}{name.upper()}")
-    try:
-        return msgspec.convert(merged, Settings, strict=False, dec_hook=_path)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        name = where.rstrip("`")
-        raise SettingsInvalid(f"--{name.replace('_', '-')} from {origin.get(name, 'a source')}: {what}") from None
+    problems = [
+        f"--{name} is missing; give it, or {ENVIRONMENT_PREFIX}{name.upper()}"
+        for name in ("tree", "state")
+        if name not in merged
+    ]
+    # One by one, so that all mistakes are named at once.
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        if field.name not in merged:
+            continue
+        try:
+            values[field.name] = msgspec.convert(merged[field.name], field.type, strict=False, dec_hook=_path)
+        except msgspec.ValidationError as error:
+            problems.append(f"{_flag(field.name)} from {origin[field.name]}: {error}")
+    if problems:
+        raise SettingsInvalid(*problems)
+    return Settings(**values)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _path(kind: type, value: object) -> object:
@@ -199,29 +216,35 @@ def _path(kind: type, value: object) -> object:
 
 
 def _checked(settings: Settings) -> Settings:
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise SettingsInvalid("--tls-cert and --tls-key belong together; one of them is missing")
-    if settings.no_database and settings.database_url is not None:
-        raise SettingsInvalid("--no-database and --database-url contradict each other")
-    for name, url in (("base-url", settings.base_url), ("package-base-url", settings.package_base_url)):
-        if url is not None and not _BASE_URL.fullmatch(url):
-            raise SettingsInvalid(f"--{name} {url!r}: expected http(s)://host[:port][/path]")
-    if settings.x_accel is not None and not _LOCATION.fullmatch(settings.x_accel):
-        raise SettingsInvalid(f"--x-accel {settings.x_accel!r}: expected a location of nginx, like /release-files/")
-    for name in ("limit_address", "limit_secret", "limit_device", "limit_failures"):
-        _read(name, Rate.parse, getattr(settings, name))
-    if settings.redis_url is not None and not settings.redis_url.startswith(("redis://", "rediss://", "redis+unix://")):
-        raise SettingsInvalid("--redis-url: expected redis://host:port, rediss://… or redis+unix:///path")
-    for network in settings.trusted_proxy:
-        _read("trusted_proxy", parse_network, network)
+    problems = tuple(_contradictions(settings))
+    if problems:
+        raise SettingsInvalid(*problems)
     return settings
 
 
-def _read(name: str, parse: Callable[[str], object], text: str) -> None:
+def _contradictions(settings: Settings) -> Iterator[str]:
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        yield "--tls-cert and --tls-key belong together; one of them is missing"
+    if settings.no_database and settings.database_url is not None:
+        yield "--no-database and --database-url contradict each other"
+    for name, url in (("base-url", settings.base_url), ("package-base-url", settings.package_base_url)):
+        if url is not None and not _BASE_URL.fullmatch(url):
+            yield f"--{name} {url!r}: expected http(s)://host[:port][/path]"
+    if settings.x_accel is not None and not _LOCATION.fullmatch(settings.x_accel):
+        yield f"--x-accel {settings.x_accel!r}: expected a location of nginx, like /release-files/"
+    if settings.redis_url is not None and not settings.redis_url.startswith(("redis://", "rediss://", "redis+unix://")):
+        yield "--redis-url: expected redis://host:port, rediss://… or redis+unix:///path"
+    for name in ("limit_address", "limit_secret", "limit_device", "limit_failures"):
+        yield from _refused(name, Rate.parse, getattr(settings, name))
+    for network in settings.trusted_proxy:
+        yield from _refused("trusted_proxy", parse_network, network)
+
+
+def _refused(name: str, parse: Callable[[str], object], text: str) -> Iterator[str]:
     try:
         parse(text)
     except ValueError as error:
-        raise SettingsInvalid(f"--{name.replace('_', '-')}: {error}") from None
+        yield f"{_flag(name)}: {error}"
 
 
 def check_exposure(settings: Settings) -> None:

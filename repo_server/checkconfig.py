@@ -1,0 +1,111 @@
+"""``repo-server check-config``: everything that would keep a server from starting or serving, without starting it.
+
+Nothing is changed, and nobody is asked over the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from repo_server.auth import CredentialsInvalid, parse_secrets
+from repo_server.failures import FAILED, REFUSED, USAGE, exit_code
+from repo_server.listener import StartError, require_tree
+from repo_server.rules import RuleBook
+from repo_server.settings import Settings, SettingsInvalid, Unsafe, check_exposure
+from repo_server.statefolder import StateError, require_private
+from repo_server.store import UrlInvalid
+from repo_server.store.source import GivenServer
+from repo_server.tls import Tls
+from repo_server.tokens import TOKENS_NAME, parse_tokens
+from repo_server.traffic import AUDIT_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong, and the exit code that belongs to it; 0: a server would start all the same."""
+
+    message: str
+    code: int
+
+
+@dataclass(slots=True)
+class _Findings:
+    found: list[Finding] = field(default_factory=list)
+
+    def attempt(self, work: Callable[[], object]) -> bool:
+        """Do something of what a start does; note what is wrong with it. Return whether nothing is."""
+        try:
+            work()
+        except (SettingsInvalid, Unsafe, CredentialsInvalid, UrlInvalid, StartError, StateError, OSError) as error:
+            self.found.append(Finding(str(error), exit_code(error)))
+            return False
+        return True
+
+    def note(self, message: str, code: int = 0) -> None:
+        self.found.append(Finding(message, code))
+
+
+def check(settings: Settings, now: datetime) -> tuple[Finding, ...]:
+    """Return everything that is wrong, in the order in which a start would come upon it."""
+    findings = _Findings()
+    findings.attempt(lambda: check_exposure(settings))
+    if findings.attempt(lambda: require_tree(settings.tree)):
+        for problem in RuleBook(settings.tree).read({}, now).problems:
+            findings.note(f"{settings.tree / problem.path}: {problem.message}", FAILED)
+    _state(findings, settings)
+    for message, code in _paths(settings):
+        findings.note(message, code)
+    if settings.secrets is not None:
+        _credentials(findings, settings.secrets, parse_secrets)
+    tokens = settings.state / TOKENS_NAME
+    if tokens.exists():
+        _credentials(findings, tokens, parse_tokens)
+    elif settings.secrets is not None:
+        findings.note("there is no operator's token yet; make one with: repo-server token add NAME --state DIR")
+    if settings.database_url is not None:
+        url = settings.database_url
+        findings.attempt(lambda: GivenServer.parse(url))
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        tls = Tls(settings.tls_cert, settings.tls_key, lambda: now)
+        if findings.attempt(tls.load) and (ending := tls.ending()) is not None:
+            findings.note(ending)
+    return tuple(findings.found)
+
+
+def _state(findings: _Findings, settings: Settings) -> None:
+    state = settings.state
+    if not state.exists():
+        above = next(folder for folder in state.absolute().parents if folder.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            findings.note(f"--state {state} does not exist and cannot be made in {above}", FAILED)
+    elif not state.is_dir():
+        findings.note(f"--state {state} is not a folder", FAILED)
+    elif findings.attempt(lambda: require_private(state)) and not os.access(state, os.W_OK | os.X_OK):
+        findings.note(f"--state {state} cannot be written to by this account", FAILED)
+
+
+def _paths(settings: Settings) -> Iterator[tuple[str, int]]:
+    audit = settings.state / AUDIT_NAME if settings.audit_log is None else settings.audit_log
+    if audit.parent != settings.state and not os.access(audit.parent, os.W_OK | os.X_OK):
+        yield f"--audit-log {audit}: no file can be made in {audit.parent}", 0
+    if audit.exists() and not os.access(audit, os.W_OK):
+        yield f"--audit-log {audit} cannot be written to by this account", 0
+    if settings.online_key is not None and not os.access(settings.online_key, os.R_OK):
+        yield f"--online-key {settings.online_key} cannot be read by this account", USAGE
+    if settings.insecure_no_auth and settings.secrets is not None:
+        yield "--insecure-no-auth has no effect: there are secrets", 0
+
+
+def _credentials(findings: _Findings, path: Path, parse: Callable[[bytes, str], object]) -> None:
+    if findings.attempt(lambda: require_private(path)):
+        findings.attempt(lambda: parse(path.read_bytes(), str(path)))
+
+
+def worst(findings: tuple[Finding, ...]) -> int:
+    """Return the exit code: wrong usage before refused before failed, 0 when a server would start."""
+    codes = {finding.code for finding in findings}
+    return next((code for code in (USAGE, REFUSED, FAILED) if code in codes), 0)
