@@ -62,6 +62,8 @@ def test_a_server_that_is_lost_after_the_download_takes_no_update_back(tmp_path:
             {"name": "probe", "version": "1.1.0"},
             {"name": "service", "version": "1.1.0"},
         ]
+        # The first server had no database, and asked to be sent reports a minute later.
+        (endpoint.paths.state / "schedule.json").unlink()
         with running(tree.root, tmp_path / "after", "--insecure-no-auth", "--port", str(server.port), database=True):
             endpoint.once()
             assert list(endpoint.paths.spool.iterdir()) == []
