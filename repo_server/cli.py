@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -69,6 +70,8 @@ def serve_command(**flags: object) -> None:
     """Answer agents until SIGTERM or SIGINT."""
     given = {name: value for name, value in flags.items() if value not in {None, ()}}
     manager = ServiceManager.of(os.environ, os.getpid())
+    # A watchdog ends a hung server by SIGABRT; where it hung is then in the log.
+    faulthandler.enable()
     try:
         settings = read_settings(given, os.environ)
         configure(settings.log_level)

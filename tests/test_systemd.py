@@ -42,7 +42,7 @@ def test_systemd_accepts_the_unit(folder: Path, name: str) -> None:
 @needs_systemd_analyze
 def test_a_broken_unit_is_noticed(folder: Path) -> None:
     unit = folder / "repo-server.service"
-    unit.write_text(unit.read_text().replace("Type=exec", "Type=nonsense").replace("KillMode=mixed", "KillMud=mixed"))
+    unit.write_text(unit.read_text().replace("Type=notify", "Type=nonsense").replace("KillMode=mixed", "KillMud=mixed"))
     result = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
     )

@@ -73,6 +73,8 @@ class Machine(Endpoint):
 
     root: Path
     console: Path
+    binds: list[str] = field(default_factory=list)
+    """More folders that it sees, read-only: ``HERE:THERE``."""
     _nspawn: subprocess.Popen[bytes] | None = None
     _name: str = field(default_factory=lambda: f"commandit-{uuid.uuid4().hex[:12]}")
 
@@ -82,7 +84,7 @@ class Machine(Endpoint):
     def boot(self) -> None:
         """Switch it on, and wait until it has booted."""
         folders = dict.fromkeys(str(path) for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix)))
-        binds = [f"--bind-ro={folder}" for folder in folders if not folder.startswith("/usr")]
+        binds = [f"--bind-ro={folder}" for folder in (*folders, *self.binds) if not folder.startswith("/usr")]
         with self.console.open("ab") as console:
             self._nspawn = subprocess.Popen(
                 ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", f"--machine={self._name}",
