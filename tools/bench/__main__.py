@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.bench import agent, check, promotion, scan
+from tools.bench import agent, check, download, promotion, scan
 from tools.bench.result import Result
 
 ALL: dict[str, Callable[[Path], list[Result]]] = {
     "agent": agent.run,
     "check": check.run,
+    "download": download.run,
     "promotion": promotion.run,
     "scan": scan.run,
 }
