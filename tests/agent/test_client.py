@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import gzip
-import hashlib
-import ipaddress
 import json
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agent_http import Reply, Request, ScriptedServer, scripted_server
+from support.agent_tls import Tls, make_tls
 
 from agent.backoff import full_jitter, retry_after_seconds
 from agent.client import MAX_ANSWER_BYTES, Client, Retries
@@ -349,36 +340,10 @@ def test_an_answer_of_the_largest_size_is_read(server: ScriptedServer) -> None:
     assert asking(server.url).failure().code is Code.BAD_RESPONSE
 
 
-@dataclass(frozen=True)
-class Tls:
-    server: ssl.SSLContext
-    client: ssl.SSLContext
-    pin: str
-
-
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     """Make a certificate for 127.0.0.1, a server that has it and a client that trusts it."""
-    folder: Path = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(dt.datetime.now(dt.UTC) - dt.timedelta(days=1))
-        .not_valid_after(dt.datetime.now(dt.UTC) + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "cert.pem"
-    pem.write_bytes(
-        certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(pem)
-    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    pin = base64.b64encode(hashlib.sha256(spki).digest()).decode()
-    return Tls(server, ssl.create_default_context(cafile=str(pem)), pin)
+    return make_tls(tmp_path_factory.mktemp("tls"))
 
 
 def test_tls_is_used_and_the_pinned_key_must_be_the_servers(tls: Tls) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from simulators.repository import Failing, Repository
+from support.agent_http import scripted_server
+from support.agent_tls import make_tls
 from support.components import Package
 from support.endpoints import Endpoint, endpoint_in
 from support.programs import run
@@ -153,6 +156,30 @@ def test_plain_http_needs_a_word_for_it(repository: Repository, endpoint: Endpoi
     endpoint.run("install", "--insecure-http", "--server", repository.url)
     config = json.loads(endpoint.paths.config.read_text())
     assert config["insecure_http"] is True
+
+
+def test_the_servers_key_can_be_pinned_beside_the_systems_trust(
+    repository: Repository, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    """NFR-SEC-001, NFR-SEC-005."""
+    endpoint.install(repository, "service")
+    tls = make_tls(tmp_path)
+    nothing = (
+        b'{"updates": [], "channel": "stable", "channel_source": "default", "reasons": [], "next_check_seconds": 60, '
+        b'"catalogue": 1}'
+    )
+    with scripted_server(lambda _, reply: reply.json(nothing), tls.server) as server:
+        trusted, other = {"SSL_CERT_FILE": str(tls.trust)}, base64.b64encode(bytes(32)).decode()
+
+        def once(expect: int, **env: str) -> str:
+            return endpoint.run("once", "--server", server.url, env=env, expect=expect).stderr
+
+        once(0, **trusted, COMMANDIT_PINNED_SPKI=f"{other},{tls.pin}")
+        asked = len(server.requests)
+        assert tls.pin in once(1, **trusted, COMMANDIT_PINNED_SPKI=other)
+        assert "TLS" in once(1, COMMANDIT_PINNED_SPKI=tls.pin), "a pin is no trust"
+        assert "CONFIG_INVALID" in once(1, **trusted, COMMANDIT_PINNED_SPKI="abc")
+        assert len(server.requests) == asked, "the secret went to nobody else"
 
 
 def test_status_has_exactly_the_documented_keys_also_before_the_first_check(
