@@ -101,5 +101,11 @@ class Disk(Protocol):
         Not idempotent: twice is not at all. Raises ``OSError``.
         """
 
+    def remove_at_boot(self, path: Path) -> bool:
+        """Have the system remove what cannot be removed now at the next boot; ``False`` where it does no such thing.
+
+        Idempotent. Raises ``OSError``.
+        """
+
     def rename(self, one: Path, other: Path) -> None:
         """Rename a folder to a name that is free, after waiting for whoever holds a file in it. Raises ``OSError``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import c_int64, c_size_t, c_uint32, c_uint64
 from typing import Any
@@ -46,8 +46,8 @@ class JobTether:
         self.options: Mapping[str, Any] = {"creationflags": _CREATE_NO_WINDOW} if options is None else options
 
     @contextmanager
-    def tied(self, program: subprocess.Popen[bytes]) -> Iterator[None]:
-        """Put it into a job of its own; the job ends with its last handle, which is ours."""
+    def ready(self) -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+        """Make a job; it ends with its last handle, which is ours, and all that is in it."""
         kernel = self._api.kernel32
         job = self._must(kernel.CreateJobObjectW(None, None), "CreateJobObjectW")
         try:
@@ -58,18 +58,19 @@ class JobTether:
                 ),
                 "SetInformationJobObject",
             )
-            process = self._must(
-                kernel.OpenProcess(_PROCESS_SET_QUOTA | _PROCESS_TERMINATE, 0, program.pid), "OpenProcess"
-            )
-            try:
-                # One that has ended already cannot be put into a job.
-                if not kernel.AssignProcessToJobObject(job, process) and program.poll() is None:
-                    raise self._api.failure("AssignProcessToJobObject")
-            finally:
-                kernel.CloseHandle(process)
-            yield
+            yield lambda program: self._put(job, program)
         finally:
             kernel.CloseHandle(job)
+
+    def _put(self, job: int, program: subprocess.Popen[bytes]) -> None:
+        kernel = self._api.kernel32
+        process = self._must(kernel.OpenProcess(_PROCESS_SET_QUOTA | _PROCESS_TERMINATE, 0, program.pid), "OpenProcess")
+        try:
+            # One that has ended already cannot be put into a job.
+            if not kernel.AssignProcessToJobObject(job, process) and program.poll() is None:
+                raise self._api.failure("AssignProcessToJobObject")
+        finally:
+            kernel.CloseHandle(process)
 
     def _must(self, result: int, call: str) -> int:
         if not result:

@@ -55,6 +55,10 @@ class LinuxDisk:
         """Exchange two folders atomically (``renameat2``)."""
         return exchange(one, other)
 
+    def remove_at_boot(self, path: Path) -> bool:  # noqa: ARG002 -- the port's signature
+        """Return ``False``: what cannot be removed now cannot be removed then."""
+        return False
+
     def rename(self, one: Path, other: Path) -> None:
         """Rename a folder; nobody can hold it."""
         one.rename(other)

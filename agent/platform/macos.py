@@ -47,6 +47,10 @@ class MacDisk:
             return False
         raise OSError(number, os.strerror(number), str(one), None, str(other))
 
+    def remove_at_boot(self, path: Path) -> bool:  # noqa: ARG002 -- the port's signature
+        """Return ``False``: what cannot be removed now cannot be removed then."""
+        return False
+
     def rename(self, one: Path, other: Path) -> None:
         """Rename a folder."""
         one.rename(other)

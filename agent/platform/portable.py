@@ -9,10 +9,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, Self
 
 from agent.platform.spoken import CHUNK, FLOOD_PAUSE, LastWords, resolve
 from agent.ports import Finished
@@ -28,8 +28,11 @@ class Tether(Protocol):
     def options(self) -> Mapping[str, Any]:
         """What ``Popen`` needs for it."""
 
-    def tied(self, program: subprocess.Popen[bytes]) -> AbstractContextManager[None]:
-        """Tie a program that has just been started; at the end all of it is ended. Raises ``OSError``."""
+    def ready(self) -> AbstractContextManager[Callable[[subprocess.Popen[bytes]], None]]:
+        """Give what ties a program that has just been started; at the end all of it is ended. Both raise ``OSError``.
+
+        Everything that takes time is done before the program starts: untied, it could outlive a killed agent.
+        """
 
 
 class SessionTether:
@@ -39,32 +42,37 @@ class SessionTether:
     """
 
     options: Mapping[str, Any] = {"start_new_session": True, "umask": 0o022}
-    guard: Sequence[str] = ("/bin/sh", "-c", 'read -r group && { read -r _; kill -KILL -- "-$group"; }')
+    guard: Sequence[str] = ("/bin/sh", "-c", 'read -r group && { read -r _; kill -s KILL -- "-$group"; }')
 
     @contextmanager
-    def tied(self, program: subprocess.Popen[bytes]) -> Iterator[None]:
+    def ready(self) -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
         """End the session's process group at the end, be it ours or that of the agent."""
+        groups: list[int] = []
         guard = subprocess.Popen(  # noqa: S603 -- a fixed program
             self.guard,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            bufsize=0,
             env={},
             start_new_session=True,
         )
-        assert guard.stdin is not None  # noqa: S101 -- a pipe was asked for
-        try:
-            with suppress(BrokenPipeError):
-                guard.stdin.write(b"%d\n" % program.pid)
-                guard.stdin.flush()
-            yield
-        finally:
-            # First: it must not kill a group that got the number later.
-            guard.kill()
-            guard.wait()
-            with suppress(BrokenPipeError):
-                guard.stdin.close()
-            _end_group(program.pid)
+
+        def tie(program: subprocess.Popen[bytes]) -> None:
+            groups.append(program.pid)
+            if guard.stdin is not None:
+                with suppress(BrokenPipeError):
+                    guard.stdin.write(b"%d\n" % program.pid)
+
+        with guard:
+            try:
+                yield tie
+            finally:
+                # First: it must not kill a group that got the number later.
+                guard.kill()
+                guard.wait()
+                for group in groups:
+                    _end_group(group)
 
 
 def _end_group(leader: int) -> None:
@@ -85,52 +93,68 @@ class PortablePrograms:
 
     def run(self, command: Sequence[str], folder: Path, facts: dict[str, str], timeout: float) -> Finished:
         """Run to the end or until ``timeout`` seconds are over; what it started ends with it."""
-        program = subprocess.Popen(  # noqa: S603 -- a command of a package that release keys signed
-            resolve(command, folder),
-            cwd=folder,
-            env={**self._environment, **facts},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            **self._tether.options,
-        )
-        listener = _Listener(program)
-        exit_code = None
-        try:
-            with self._tether.tied(program), suppress(subprocess.TimeoutExpired):
-                exit_code = program.wait(timeout)
-        except BaseException:
-            program.kill()
-            raise
-        finally:
-            program.wait()
-            said = listener.rest()
-        return Finished(exit_code, said)
+        with _Listener() as listener:
+            with self._tether.ready() as tie:
+                program = subprocess.Popen(  # noqa: S603 -- a command of a package that release keys signed
+                    resolve(command, folder),
+                    cwd=folder,
+                    env={**self._environment, **facts},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    bufsize=0,
+                    **self._tether.options,
+                )
+                listener.listen_to(program)
+                exit_code = _run_to_end(program, tie, timeout)
+            listener.read_rest()
+        return Finished(exit_code, listener.said.text())
+
+
+def _run_to_end(
+    program: subprocess.Popen[bytes], tie: Callable[[subprocess.Popen[bytes]], None], timeout: float
+) -> int | None:
+    try:
+        tie(program)
+        with suppress(subprocess.TimeoutExpired):
+            return program.wait(timeout)
+        return None
+    finally:
+        program.kill()
+        program.wait()
 
 
 class _Listener:
     """Reads a program's output beside it: no call waits for a pipe and for a process on both systems."""
 
-    def __init__(self, program: subprocess.Popen[bytes]) -> None:
-        assert program.stdout is not None  # noqa: S101 -- a pipe was asked for
-        self._pipe = program.stdout
-        self._said = LastWords()
+    def __init__(self) -> None:
+        self.said = LastWords()
         self._ended = threading.Event()
+        self._pipe: IO[bytes] | None = None
         self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pipe is not None:
+            self.read_rest()
+            if not self._thread.is_alive():
+                self._pipe.close()
+
+    def listen_to(self, program: subprocess.Popen[bytes]) -> None:
+        """Begin."""
+        self._pipe = program.stdout
         self._thread.start()
 
-    def rest(self) -> str:
-        """Return the end of what was said, when the program has ended."""
+    def read_rest(self) -> None:
+        """Wait for the rest, when the program has ended."""
         self._ended.set()
         self._thread.join(_REST_SECONDS)
-        if not self._thread.is_alive():
-            self._pipe.close()
-        return self._said.text()
 
     def _listen(self) -> None:
-        while chunk := os.read(self._pipe.fileno(), CHUNK):
-            self._said.add(chunk)
-            if self._said.is_flood:
+        while self._pipe is not None and (chunk := os.read(self._pipe.fileno(), CHUNK)):
+            self.said.add(chunk)
+            if self.said.is_flood:
                 # So that it waits instead of us.
                 self._ended.wait(FLOOD_PAUSE)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from agent.platform.patience import Patience
 from agent.platform.win32 import Win32, file_error
+from agent.platform.windows_files import is_reparse_point
 from agent.ports import Clock
 
-_REPLACE_EXISTING, _DELAY_UNTIL_REBOOT, _WRITE_THROUGH = 0x1, 0x4, 0x8
+_DELAY_UNTIL_REBOOT, _WRITE_THROUGH = 0x4, 0x8
 
 
 class WindowsDisk:
@@ -35,21 +37,22 @@ class WindowsDisk:
         """Rename a folder, again and again while somebody holds a file in it; raise ``OSError`` after that."""
         self._patience.until_free(lambda: self._move(one, other))
 
-    def replace_at_reboot(self, new: Path, target: Path) -> None:
-        """Make Windows put a file in another's place at the next boot, before any service; the last resort.
+    def remove_at_boot(self, path: Path) -> bool:
+        """Have Windows remove a file, or a folder with all in it, at the next boot, before any service.
 
-        For single files that never let go. Both lie on one volume. Raises ``WindowsFailure``.
+        There is no ``replace_at_boot``: after it the manifest would name a version that does not run. An update whose
+        files are held to the end is taken back.
         """
-        self._at_reboot(new, str(target))
+        if path.is_dir() and not is_reparse_point(path.lstat()):
+            for folder, folders, files in os.walk(path, topdown=False):
+                for name in (*files, *folders):
+                    self._at_boot(Path(folder, name))
+        self._at_boot(path)
+        return True
 
-    def remove_at_reboot(self, path: Path) -> None:
-        """Make Windows remove a file, or an empty folder, at the next boot; raise ``WindowsFailure``."""
-        self._at_reboot(path, None)
-
-    def _at_reboot(self, path: Path, target: str | None) -> None:
-        flags = _DELAY_UNTIL_REBOOT | (0 if target is None else _REPLACE_EXISTING)
-        if not self._api.kernel32.MoveFileExW(str(path), target, flags):
-            raise self._api.failure("MoveFileExW")
+    def _at_boot(self, path: Path) -> None:
+        if not self._api.kernel32.MoveFileExW(str(path), None, _DELAY_UNTIL_REBOOT):
+            raise file_error("MoveFileExW", self._api.last_error(), path)
 
     def _move(self, one: Path, other: Path) -> None:
         # Written through: there is no flush of a folder that could do it later.

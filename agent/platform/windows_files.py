@@ -172,7 +172,7 @@ class WindowsFiles:
 
     def is_link(self, status: os.stat_result) -> bool:
         """Whether a path, as ``lstat`` saw it, leads elsewhere."""
-        return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_file_attributes", 0) & _REPARSE_POINT)
+        return is_reparse_point(status)
 
     def _open(self, path: Path, access: int, share: int, creation: int, attributes: int) -> int:
         handle = self._api.kernel32.CreateFileW(
@@ -198,6 +198,11 @@ class WindowsFiles:
     def _move(self, one: Path, other: Path) -> None:
         if not self._api.kernel32.MoveFileExW(str(one), str(other), _REPLACE_EXISTING | _WRITE_THROUGH):
             raise file_error("MoveFileExW", self._api.last_error(), one)
+
+
+def is_reparse_point(status: os.stat_result) -> bool:
+    """Whether a path, as ``lstat`` saw it, is a link, a junction, or anything else that leads elsewhere."""
+    return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_file_attributes", 0) & _REPARSE_POINT)
 
 
 def _access(flags: int) -> int:

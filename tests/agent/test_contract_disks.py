@@ -117,18 +117,23 @@ def test_on_windows_a_file_that_is_never_let_go_is_an_error_after_a_while(folder
     assert one.exists()
 
 
-def test_on_windows_the_last_resort_is_the_next_boot(tmp_path: Path) -> None:
+def test_what_cannot_be_removed_goes_at_boot_where_the_system_does_that(tmp_path: Path) -> None:
+    """On Windows each file, then each folder; a link goes itself, and not what it leads to."""
+    folder = tmp_path / "left"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "serve.exe").write_text("held")
+    (folder / "link").symlink_to(tmp_path)
     simulator = WindowsSimulator("", {})
-    disk = WindowsDisk(simulator.api(), QuickClock())
-    disk.replace_at_reboot(tmp_path / "new.exe", tmp_path / "updater.exe")
-    disk.remove_at_reboot(tmp_path / "old.exe")
-    assert simulator.moves == [
-        (str(tmp_path / "new.exe"), str(tmp_path / "updater.exe"), 5),
-        (str(tmp_path / "old.exe"), None, 4),
-    ]
+    for name in ("linux", "macos"):
+        assert not DISKS[name]().remove_at_boot(folder)
+    assert windows_disk(simulator).remove_at_boot(folder)
+    names = [str(folder / name) for name in ("bin/serve.exe", "link", "bin")]
+    assert sorted(simulator.moves[:-1]) == sorted((name, None, 4) for name in names)
+    assert simulator.moves.index((names[0], None, 4)) < simulator.moves.index((names[2], None, 4))
+    assert simulator.moves[-1] == (str(folder), None, 4)
     simulator.failing["MoveFileExW"] = [win32.ERROR_ACCESS_DENIED]
-    with pytest.raises(WindowsFailure, match="MoveFileExW failed with Windows error 5"):
-        disk.remove_at_reboot(tmp_path / "old.exe")
+    with pytest.raises(PermissionError):
+        windows_disk(simulator).remove_at_boot(folder)
 
 
 def test_on_windows_any_other_error_is_not_waited_for(folders: tuple[Path, Path]) -> None:

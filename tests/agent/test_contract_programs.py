@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,6 +95,31 @@ def test_of_much_output_the_end_is_kept(programs: Programs, tmp_path: Path) -> N
 def test_what_cannot_be_started_is_an_error(programs: Programs, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         programs.run(["bin/none"], tmp_path, {}, 10.0)
+
+
+def test_on_macos_nothing_of_a_program_outlives_a_killed_agent(tmp_path: Path) -> None:
+    """Otherwise it would go on beside the recovery. Linux: test_process.py; on Windows the job ends with us."""
+    script = "(exec sleep 61) & echo $! > child; echo $$ > pid.tmp; mv pid.tmp pid; exec sleep 62"
+    code = (
+        "import os, sys; from pathlib import Path; from agent.platform.portable import PortablePrograms, SessionTether;"
+        "programs = PortablePrograms(dict(os.environ), SessionTether());"
+        f"programs.run(['sh', '-c', {script!r}], Path(sys.argv[1]), {{}}, 60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as agent:
+        wait_until((tmp_path / "pid").exists, "the program runs")
+        agent.kill()
+    for name in ("pid", "child"):
+        pid = int((tmp_path / name).read_text())
+        wait_until(lambda pid=pid: start_ticks(pid) is None, f"{name} is gone")
+
+
+def test_a_program_that_never_stops_writing_costs_no_memory_and_is_ended_in_time(
+    programs: Programs, tmp_path: Path
+) -> None:
+    finished = programs.run(["sh", "-c", "exec yes"], tmp_path, {}, 0.5)
+    assert finished.exit_code is None
+    assert "bytes before this were cut]" in finished.output
+    assert len(finished.output) < 16 * 1024
 
 
 @pytest.mark.parametrize(
