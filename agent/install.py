@@ -221,7 +221,15 @@ class Installer:
                 # Why it cannot be removed says more than why it cannot be moved.
                 raise error from None
             why = f"{error.strerror}: {error.filename or place}"
-            self._say(f"{place} cannot be removed ({why}); it lies in {aside} now, remove it by hand")
+            how = "it goes at the next boot" if self._goes_at_boot(aside) else "remove it by hand"
+            self._say(f"{place} cannot be removed ({why}); it lies in {aside} now, {how}")
+
+    def _goes_at_boot(self, path: Path) -> bool:
+        try:
+            return self._disk.remove_at_boot(path)
+        except OSError:
+            # It was moved aside, and blocks nothing.
+            return False
 
 
 @contextlib.contextmanager
