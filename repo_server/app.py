@@ -25,8 +25,9 @@ from repo_server.auth import KeyFile, parse_secrets
 from repo_server.conditions import Conditions
 from repo_server.connections import RESERVED_DESCRIPTORS, Connections
 from repo_server.exposition import Exposition
+from repo_server.exposition import Source as FigureSource
 from repo_server.feed import Feed, TreeFeed
-from repo_server.figures import of_catalogue, of_certificate, of_traffic
+from repo_server.figures import of_catalogue, of_certificate, of_fleet, of_recording, of_traffic
 from repo_server.files import FileSender
 from repo_server.guard import Guard
 from repo_server.heart import Heart
@@ -43,6 +44,7 @@ from repo_server.settings import Settings
 from repo_server.statefolder import held, prepare
 from repo_server.store.database import POOL_SIZE
 from repo_server.store.embedded import EmbeddedByAnother, EmbeddedPostgres
+from repo_server.store.fleet import Fleet
 from repo_server.store.source import GivenServer, Source
 from repo_server.store.spools import gather_spools, spool_name
 from repo_server.supervise import Tasks, every, first_of, regularly
@@ -280,13 +282,15 @@ class Server:
         )
 
     def _exposition(self) -> Exposition:
-        return Exposition(
-            [
-                lambda: of_traffic(self._traffic, self._connections),
-                lambda: of_catalogue(self._feed.live, self.conditions, wall_clock),
-                lambda: of_certificate(self._tls),
-            ]
-        )
+        sources: list[FigureSource] = [
+            lambda: of_traffic(self._traffic, self._connections),
+            lambda: of_catalogue(self._feed.live, self.conditions, wall_clock),
+            lambda: of_certificate(self._tls),
+        ]
+        if (recording := self._recording) is not None:
+            fleet = Fleet(recording.database, monotonic)
+            sources += [lambda: of_recording(recording), lambda: of_fleet(fleet)]
+        return Exposition(sources)
 
     async def _announce(self, http: HttpServer, listener: socket.socket) -> None:
         """Say that agents are served, once they are: scripts wait for this line and go on at once."""

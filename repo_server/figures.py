@@ -13,6 +13,8 @@ from repo_server.connections import Connections
 from repo_server.core.model import FileState
 from repo_server.exposition import counter, gauge, histogram
 from repo_server.live import Live
+from repo_server.recording import Recording
+from repo_server.store.fleet import Fleet
 from repo_server.tls import Tls
 from repo_server.traffic import Traffic
 
@@ -64,6 +66,54 @@ def of_traffic(traffic: Traffic, connections: Connections) -> Iterator[Metric]:
     yield counter("connections_refused", "Connections for which there was no room.", {(): connections.refused})
     yield counter("audit_lines", "Audit lines written.", {(): traffic.audit.written})
     yield counter("audit_lines_lost", "Audit lines that could not be written.", {(): traffic.audit.lost})
+
+
+def of_recording(recording: Recording) -> Iterator[Metric]:
+    """Yield what the database took, and what waits for it."""
+    counters, spool = recording.counters, recording.intake.spool
+    yield gauge("database_ready", "1 if the database can be used.", {(): recording.database.ready})
+    yield gauge("spool_reports", "Reports that wait on disk for the database.", {(): spool.entries})
+    yield gauge("spool_bytes", "Bytes of the spool.", {(): spool.size})
+    yield counter(
+        "records",
+        "Update records: stored, spooled, replayed from the spool, refused, lost.",
+        {
+            ("stored",): counters.records_stored,
+            ("spooled",): counters.records_spooled,
+            ("replayed",): counters.records_replayed,
+            ("refused",): counters.records_refused,
+            ("lost",): counters.records_lost,
+        },
+        ("outcome",),
+    )
+    yield counter("reports_turned_away", "Reports that agents were told to keep.", {(): counters.requests_turned_away})
+    yield counter(
+        "check_ins",
+        "Check-ins written, and dropped because the database was away too long.",
+        {("written",): counters.check_ins_written, ("dropped",): counters.check_ins_dropped},
+        ("outcome",),
+    )
+    batches = {("record",): counters.record_batches, ("check_in",): counters.check_in_batches}
+    yield counter("batches", "Transactions of records and of check-ins.", batches, ("kind",))
+    sizes = {("record",): counters.last_record_batch, ("check_in",): counters.last_check_in_batch}
+    yield gauge("last_batch_size", "Rows of the last transaction.", sizes, ("kind",))
+
+
+def of_fleet(fleet: Fleet) -> Iterator[Metric]:
+    """Yield how many devices are on what, as it was counted last."""
+    counts = fleet.latest()
+    yield gauge(
+        "devices",
+        "Devices by component, version and channel; rare ones together as other.",
+        counts.versions,
+        ("component", "version", "channel"),
+    )
+    yield gauge(
+        "devices_by_health",
+        "Devices by what they say of their health.",
+        {(health,): count for health, count in counts.health.items()},
+        ("health",),
+    )
 
 
 def of_certificate(tls: Tls | None) -> Iterator[Metric]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 from support.figures import figure, figures
 from support.server import check_body, environment, running, wait_until
 from support.serving import SERVICE
 from support.trees import Tree
+
+from repo_server.store.fleet import MAX_VERSIONS, _bounded
 
 
 def test_metrics_are_for_those_with_a_token_unless_they_are_public(tree: Tree, tmp_path: Path) -> None:
@@ -64,3 +67,42 @@ def test_catalogue_and_problems_are_figures(tree: Tree, tmp_path: Path) -> None:
         wait_until(lambda: figure(server, "catalogue_releases") == 2, "the release is counted", server.log_path)
         assert figure(server, "catalogue_generation") > before
         assert figure(server, "condition", code="database_away") == 0
+
+
+def test_devices_and_what_the_database_took_are_figures(tree: Tree, tmp_path: Path) -> None:
+    with running(tree.root, tmp_path / "state", database=True) as server:
+        for number in range(1, 4):
+            server.check(
+                device_id=str(uuid.UUID(int=number)),
+                release_channel="beta" if number == 3 else "stable",
+                components=[{"name": "service", "version": "1.1.0" if number == 1 else "1.2.3"}],
+                health={"status": "degraded" if number == 1 else "healthy"},
+            )
+        wait_until(lambda: figure(server, "check_ins_total", outcome="written") >= 3, "they are written")
+        assert figure(server, "database_ready") == 1
+        assert figure(server, "batches_total", kind="check_in") >= 1
+        assert figure(server, "last_batch_size", kind="check_in") >= 1
+        assert figure(server, "spool_reports") == 0
+        report = {
+            "record_id": str(uuid.uuid4()), "component_name": "ui", "trigger_source": "x", "status": "success",
+            "requested_version": "1.0.0", "attempt_timestamp": "2026-01-01T00:00:00Z",
+        }  # fmt: skip
+        server.post("/v1/status", {"device_id": str(uuid.UUID(int=1)), "records": [report]})
+        assert figure(server, "records_total", outcome="stored") == 1
+    with running(tree.root, tmp_path / "state", database=True) as server:
+        # Counted once a minute, so by a server that has not counted yet.
+        figure(server, "devices")
+        stable = {"component": "service", "channel": "stable"}
+        wait_until(lambda: figure(server, "devices", version="1.2.3", **stable) == 1, "they are counted")
+        assert figure(server, "devices", version="1.1.0", **stable) == 1
+        assert figure(server, "devices", component="service", version="1.2.3", channel="beta") == 1
+        assert figure(server, "devices_by_health", health="healthy") == 2
+        assert figure(server, "devices_by_health", health="degraded") == 1
+
+
+def test_what_devices_invent_does_not_become_endless_labels() -> None:
+    rows = [(f"c{name}", f"1.{version}.0", "stable", 1) for name in range(200) for version in range(200)]
+    counts = _bounded([*rows, ("c0", "1.0.0", "stable", 5)])
+    assert len(counts) <= MAX_VERSIONS * (MAX_VERSIONS + 1) + 1
+    assert sum(counts.values()) == 40_005
+    assert counts["c0", "1.0.0", "stable"] == 6
