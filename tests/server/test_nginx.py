@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import urllib3
-from support.server import RunningServer, running, wait_until
+from support.front import needs_nginx, nginx
+from support.server import RunningServer, running
 from support.serving import CONTENT, NESTED, RECALLED, SERVICE, fill
 from support.trees import Tree
 
 from repo_server.core.wire import SECRET_HEADER
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "systemd" / "nginx.conf.example"
 SECRET = "a-secret-of-the-tests"
 PATH = f"/v1/packages/{SERVICE}"
 ETAG = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
-MAIN = """\
-{user}
-daemon off;
-pid {home}/pid;
-error_log {home}/error.log info;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {home}/body;
-    proxy_temp_path {home}/proxy;
-    fastcgi_temp_path {home}/fastcgi;
-    uwsgi_temp_path {home}/uwsgi;
-    scgi_temp_path {home}/scgi;
-    {example}
-}}
-"""
-
-pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx (Debian package nginx-light)")
+pytestmark = needs_nginx
 
 
 @dataclass
@@ -58,46 +36,6 @@ class Front:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         given |= {} if secret is None else {SECRET_HEADER: secret}
         return self.http.request(method, f"{self.url}{path}", headers=given)
-
-
-def configured(home: Path, port: int, behind: int, tree: Path) -> str:
-    """Return the example with the test's ports and folders, without TLS."""
-    text = EXAMPLE.read_text()
-    for old, new in (
-        ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
-        ("127.0.0.1:8470", f"127.0.0.1:{behind}"),
-        ("/srv/downloads", str(tree)),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    lines = [line for line in text.splitlines() if not line.strip().startswith("ssl_")]
-    user = "user root;" if os.geteuid() == 0 else ""
-    return MAIN.format(user=user, home=home, example="\n    ".join(lines))
-
-
-@contextlib.contextmanager
-def nginx(home: Path, behind: int, tree: Path) -> Iterator[str]:
-    """Run nginx on a free port; yield its URL."""
-    home.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (home / "nginx.conf").write_text(configured(home, port, behind, tree))
-    with (
-        (home / "out").open("w") as out,
-        subprocess.Popen(["nginx", "-p", home, "-c", home / "nginx.conf"], stdout=out, stderr=out) as process,
-    ):
-        try:
-
-            def listens() -> bool:
-                assert process.poll() is None, (home / "out").read_text()
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                    return True
-                return False
-
-            wait_until(listens, "nginx listens")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")

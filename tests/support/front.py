@@ -1,0 +1,75 @@
+"""nginx before a server, configured as ``systemd/nginx.conf.example`` has it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.server import wait_until
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "systemd" / "nginx.conf.example"
+MAIN = """\
+{user}
+daemon off;
+pid {home}/pid;
+error_log {home}/error.log info;
+events {{}}
+http {{
+    access_log {home}/access.log;
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    {example}
+}}
+"""
+
+needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx (Debian package nginx-light)")
+
+
+def configured(home: Path, port: int, behind: int, tree: Path) -> str:
+    """Return the example with the test's ports and folders, without TLS."""
+    text = EXAMPLE.read_text()
+    for old, new in (
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
+        ("127.0.0.1:8470", f"127.0.0.1:{behind}"),
+        ("/srv/downloads", str(tree)),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    lines = [line for line in text.splitlines() if not line.strip().startswith("ssl_")]
+    user = "user root;" if os.geteuid() == 0 else ""
+    return MAIN.format(user=user, home=home, example="\n    ".join(lines))
+
+
+@contextlib.contextmanager
+def nginx(home: Path, behind: int, tree: Path) -> Iterator[str]:
+    """Run nginx on a free port; yield its URL."""
+    home.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (home / "nginx.conf").write_text(configured(home, port, behind, tree))
+    with (
+        (home / "out").open("w") as out,
+        subprocess.Popen(["nginx", "-p", home, "-c", home / "nginx.conf"], stdout=out, stderr=out) as process,
+    ):
+        try:
+
+            def listens() -> bool:
+                assert process.poll() is None, (home / "out").read_text()
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    return True
+                return False
+
+            wait_until(listens, "nginx listens")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
