@@ -62,7 +62,9 @@ def test_an_agent_installs_what_nginx_sends(tree: Tree, secrets: Path, endpoint:
         nginx(tmp_path / "nginx", server.port, tree.root) as url,
     ):
         install(endpoint, tmp_path, url)
-        assert "GET /v1/packages/service-" in (tmp_path / "nginx" / "access.log").read_text()
+        name = Package("service", "1.0.0").name
+        log = (tmp_path / "nginx" / "access.log").read_text()
+        assert f"/v1/packages/{name} 200 /release-files/{name}" in log
 
 
 def test_an_agent_installs_what_a_cdn_sends_and_tells_it_no_secret(

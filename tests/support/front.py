@@ -22,7 +22,8 @@ pid {home}/pid;
 error_log {home}/error.log info;
 events {{}}
 http {{
-    access_log {home}/access.log;
+    log_format handed '$request_uri $status $upstream_http_x_accel_redirect';
+    access_log {home}/access.log handed;
     client_body_temp_path {home}/body;
     proxy_temp_path {home}/proxy;
     fastcgi_temp_path {home}/fastcgi;
