@@ -8,7 +8,7 @@ STATE  ?= state
 KEYS   ?= keys
 PORT   ?= 8470
 
-.PHONY: serve demo test crash coverage fuzz lint format bench clean venv
+.PHONY: serve demo test crash coverage fuzz lint format bench agent-binary agent-package clean venv
 
 venv: $(STAMP)
 
@@ -47,6 +47,12 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## ratios to baselines of the same run; see tools/bench/README.md
 	$(BIN)/python -m tools.bench
+
+agent-binary: $(STAMP)  ## the agent as one executable for this machine, in dist/; ROOT_JSON=path builds the root of trust in
+	$(BIN)/python tools/binary/build.py $(if $(VERSION),--version $(VERSION)) $(if $(ROOT_JSON),--root-json $(ROOT_JSON))
+
+agent-package: agent-binary  ## the same as the component updater, to be signed and published like any other
+	$(BIN)/repotool pack dist/updater -o dist
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -23,6 +23,8 @@ class Provision:
     secret_file: Path | None = None
     settings: Mapping[str, Any] | None = None
     """Keys of ``updater.conf``; values ``None`` are not given."""
+    built_in_root: bytes | None = None
+    """The root of trust that this agent was built with: for a machine that has none, when no other is given."""
 
 
 def provision(paths: Paths, given: Provision, new_device_id: str) -> Config:
@@ -31,6 +33,8 @@ def provision(paths: Paths, given: Provision, new_device_id: str) -> Config:
     Raises ``ConfigInvalid``, ``TrustRefused`` for an older root than the pinned one, ``LocalFailure``. Idempotent.
     """
     root = None if given.root_file is None else _read(given.root_file)
+    if root is None and not paths.root_json.exists():
+        root = given.built_in_root
     changes = {key: value for key, value in (given.settings or {}).items() if value is not None}
     if given.secret_file is not None:
         changes["auth_secret"] = _read(given.secret_file).decode(errors="replace").strip()

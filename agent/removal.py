@@ -59,6 +59,11 @@ def begin_removal(endpoint: Endpoint, names: tuple[str, ...], *, purge: bool) ->
 
     Raises ``AgentError`` (NOT_SUPPORTED) for what is not installed, ``LocalFailure``.
     """
+    if UPDATER in names:
+        raise AgentError(
+            Code.NOT_SUPPORTED,
+            "updater is this agent itself; uninstall without names takes everything off the machine, and it last",
+        )
     components = [component.name for component in reversed(chosen(endpoint, names))]
     removal = Removal(tuple(sorted(components, key=lambda name: name == UPDATER)), everything=not names, purge=purge)
     _write(endpoint, removal)

@@ -96,5 +96,6 @@ def _in_words(finished: Finished, limit: float) -> str | None:
     if finished.exit_code == 0:
         return None
     how = f"it hung: no end within {limit:g} s" if finished.exit_code is None else f"it ended with {finished.exit_code}"
-    said = "; ".join(finished.output.strip().splitlines()[-3:])[-400:]
+    lines = [line.strip() for line in finished.output.splitlines() if line.strip()]
+    said = "; ".join([line for line in lines if "error" in line.lower()][-3:] or lines[-3:])[-400:]
     return f"{how}{': ' + said if said else ''}"

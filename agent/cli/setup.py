@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from agent.bootstrap import Provision, provision
+from agent.bundle import built_in_package, built_in_root, installed_form
 from agent.cli.command import command
 from agent.cli.cycles import one_cycle
 from agent.cli.endpoints import for_repair, must_own
@@ -19,14 +21,15 @@ from agent.cli.words import say, tell
 from agent.cli.world import the_world
 from agent.codes import EXIT_DONE
 from agent.config import load_config
-from agent.endpoint import put_together
+from agent.endpoint import Endpoint, put_together
 from agent.lock import only_one
 from agent.paths import Paths
 from agent.platform.ownservice import RunAs
 from agent.recover import settle
 from agent.registration import register_agent
 from agent.removal import Purged, begin_removal, finish_removal, removal_path
-from agent.result import Result
+from agent.result import Result, result_of
+from agent.seed import seed
 from agent.standing import Standing
 from agent.status import OperationStatus
 from repo_server.core.package import ServiceKind
@@ -82,12 +85,24 @@ def install(
             finish_removal(for_repair(paths))
         paths.create()
     with only_one(paths.lock):
-        provision(paths, Provision(root_file, secret_file, settings), str(uuid.uuid4()))
+        provision(paths, Provision(root_file, secret_file, settings, built_in_root()), str(uuid.uuid4()))
         config = load_config(paths.config, os.environ, {})
+        installed = _install_this_build(put_together(paths, config, the_world()))
         result = one_cycle(paths, config, "install")
+        result = replace(result, installed=(*installed, *result.installed))
     # After the lock: the resident agent begins with a cycle of its own.
     register_agent(put_together(paths, config, the_world()), None if run_as is None else RunAs(run_as))
     return tell(result)
+
+
+def _install_this_build(endpoint: Endpoint) -> tuple[str, ...]:
+    """Make this agent the installed one if it is a build that is not; return what to say."""
+    package = built_in_package()
+    if package is None:
+        return ()
+    settle(endpoint)
+    entry = seed(endpoint, package, installed_form())
+    return () if entry is None else result_of(entry).installed
 
 
 @click.command()
