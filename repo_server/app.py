@@ -24,10 +24,11 @@ from repo_server.answers import Answers, channel_of
 from repo_server.auth import KeyFile, parse_secrets
 from repo_server.conditions import Conditions
 from repo_server.connections import RESERVED_DESCRIPTORS, Connections
+from repo_server.expiry import Expiry
 from repo_server.exposition import Exposition
 from repo_server.exposition import Source as FigureSource
 from repo_server.feed import Feed, TreeFeed
-from repo_server.figures import of_catalogue, of_certificate, of_fleet, of_recording, of_traffic
+from repo_server.figures import of_catalogue, of_certificate, of_fleet, of_metadata, of_recording, of_traffic
 from repo_server.files import FileSender
 from repo_server.guard import Guard
 from repo_server.heart import Heart
@@ -189,7 +190,9 @@ class Server:
         self._feed = feed
         self._recording = recording
         self._tls = tls
+        self._expiry = Expiry(settings.tree, wall_clock)
         self.conditions = _conditions(guard, traffic, recording, tls)
+        self.conditions.watch("metadata_ends", self._expiry.ending)
         self._heart = heart
         if heart is not None:
             self.conditions.watch("scan_stalled", heart.symptom)
@@ -253,6 +256,7 @@ class Server:
     def _look_around(self) -> None:
         """Take up files that changed, and say what is wrong with the server."""
         self._guard.refresh()
+        self._expiry.refresh()
         if self._tls is not None:
             self._tls.refresh()
         self.conditions.look(wall_clock())
@@ -286,6 +290,7 @@ class Server:
             lambda: of_traffic(self._traffic, self._connections),
             lambda: of_catalogue(self._feed.live, self.conditions, wall_clock),
             lambda: of_certificate(self._tls),
+            lambda: of_metadata(self._expiry),
         ]
         if (recording := self._recording) is not None:
             fleet = Fleet(recording.database, monotonic)
@@ -340,7 +345,7 @@ def _most_connections(wanted: int) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = min(wanted, hard - RESERVED_DESCRIPTORS)
     if most < wanted:
-        _log.warning("%d descriptors leave room for %d connections; see LimitNOFILE= or ulimit -n", hard, most)
+        _log.info("%d descriptors leave room for %d connections; see LimitNOFILE= or ulimit -n", hard, most)
     return most
 
 

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from repo_server.conditions import Conditions
 from repo_server.connections import Connections
 from repo_server.core.model import FileState
+from repo_server.expiry import Expiry
 from repo_server.exposition import counter, gauge, histogram
 from repo_server.live import Live
 from repo_server.recording import Recording
@@ -114,6 +115,12 @@ def of_fleet(fleet: Fleet) -> Iterator[Metric]:
         {(health,): count for health, count in counts.health.items()},
         ("health",),
     )
+
+
+def of_metadata(expiry: Expiry) -> Iterator[Metric]:
+    """Yield when the tree's TUF metadata ends, as far as there is some."""
+    ends = {(role,): end.timestamp() for role, end in expiry.ends.items()}
+    yield gauge("metadata_expiry_timestamp_seconds", "When the tree's TUF metadata ends, by role.", ends, ("role",))
 
 
 def of_certificate(tls: Tls | None) -> Iterator[Metric]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -67,6 +68,22 @@ def test_catalogue_and_problems_are_figures(tree: Tree, tmp_path: Path) -> None:
         wait_until(lambda: figure(server, "catalogue_releases") == 2, "the release is counted", server.log_path)
         assert figure(server, "catalogue_generation") > before
         assert figure(server, "condition", code="database_away") == 0
+
+
+def test_the_end_of_the_metadata_is_a_figure_and_said_before_it_comes(tree: Tree, tmp_path: Path) -> None:
+    timestamp = tree.root / "metadata" / "timestamp.json"
+    with running(tree.root, tmp_path / "state") as server:
+        wait_until(lambda: figure(server, "metadata_expiry_timestamp_seconds", role="root") > time.time(), "it is read")
+        assert figure(server, "metadata_expiry_timestamp_seconds", role="timestamp") == 0
+        timestamp.write_text('{"signed": {"expires": "2030-01-01T00:00:00Z", "version": 1}, "signatures": []}')
+        wait_until(
+            lambda: figure(server, "metadata_expiry_timestamp_seconds", role="timestamp") == 1893456000, "it is read"
+        )
+        assert figure(server, "condition", code="metadata_ends") == 0
+        timestamp.write_text('{"signed": {"expires": "2020-01-01T00:00:00Z", "version": 1}, "signatures": []}')
+        wait_until(lambda: figure(server, "condition", code="metadata_ends") == 1, "it is said", server.log_path)
+        timestamp.write_text("garbage")
+        wait_until(lambda: figure(server, "condition", code="metadata_ends") == 0, "nothing is known", server.log_path)
 
 
 def test_devices_and_what_the_database_took_are_figures(tree: Tree, tmp_path: Path) -> None:
