@@ -47,12 +47,14 @@ def _linux(given: Given) -> Machine:
     from agent.platform.linux import LinuxDisk
     from agent.platform.process import Launch, ProcessManager
     from agent.platform.programs import LocalPrograms
+    from agent.platform.sessionprograms import SessionPrograms
     from agent.platform.systemd import SystemdManager, SystemdPlaces
 
     programs = LocalPrograms(given.environment)
     managers: dict[ServiceKind, ServiceManager] = {
         ServiceKind.PROCESS: ProcessManager(given.paths.run, Launch(given.environment, given.new_id))
     }
+    managers[ServiceKind.NONE] = SessionPrograms(given.clock)
     if given.paths.is_whole_machine:
         managers[ServiceKind.SYSTEMD] = SystemdManager(SystemdPlaces(given.paths.journal), programs, given.clock)
     sessions = LogindSessions(programs) if given.paths.is_whole_machine else NoSessions()

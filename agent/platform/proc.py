@@ -98,6 +98,34 @@ def runs_command(pid: int, folder: Path, command: Sequence[str]) -> bool:
     )
 
 
+def running_from(folder: Path) -> list[tuple[int, int]]:
+    """Return the live processes, with their start ticks, whose program lies below a folder, whoever started them.
+
+    Also scripts, by their interpreter; never this process nor those above it, nor one with another root folder.
+    """
+    # The kernel names the file itself, wherever a link leads to it.
+    below, above, found = (f"{folder}/", f"{folder.resolve()}/"), _ancestors(), []
+    for pid in _pids():
+        ticks = start_ticks(pid) if pid not in above and _runs_below(pid, below) and is_here(pid) else None
+        if ticks is not None:
+            found.append((pid, ticks))
+    return found
+
+
+def end_process(pid: int, ticks: int, number: int) -> None:
+    """Send a signal to a process if it is still that which was seen; one that has gone needs none."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if start_ticks(pid) == ticks:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+    finally:
+        os.close(descriptor)
+
+
 def wait_gone(pid: int, ticks: int, timeout: float) -> bool:
     """Wait up to ``timeout`` seconds for a process to end; return whether it did."""
     try:
@@ -129,6 +157,20 @@ def _kill_holder(pid: int, marker: bytes, deadline: float) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def _runs_below(pid: int, below: tuple[str, ...]) -> bool:
+    with contextlib.suppress(OSError):
+        if str((_PROC / str(pid) / "exe").readlink()).startswith(below):
+            return True
+        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+        if len(words) > 1 and (script := os.fsdecode(words[1])).startswith(below):
+            # Not an editor that has it open: who runs a script is who its first line names.
+            with Path(script).open("rb") as file:
+                line = file.readline(256).removeprefix(b"#!").split()
+            named = line[1:2] if line[:1] and line[0].endswith(b"/env") else line[:1]
+            return [os.path.basename(one) for one in named] == [os.path.basename(words[0])]  # noqa: PTH119 -- bytes
+    return False
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -162,6 +163,24 @@ def test_what_needs_the_waiting_component_waits_with_it_and_nothing_is_a_failure
     assert len(result.notes) == 2
     desk.sessions = ()
     assert desk.cycle().installed == ("ui 1.1.0", "service 1.1.0")
+
+
+def test_a_program_that_a_session_started_is_ended_when_its_update_comes(repository: Repository, desk: Desk) -> None:
+    """FR-CMP-007: gracefully, and that of no other component."""
+    ui, service = (desk.paths.install(name) / "bin/serve" for name in ("ui", "service"))
+    with subprocess.Popen([ui]) as ours, subprocess.Popen([service]) as other:
+        try:
+            desk.sessions = ("ana (x11)",)
+            publish(repository, package("ui", "1.1.0"), package("service", "1.1.0"))
+            assert desk.cycle().installed == ("service 1.1.0",)
+            assert ours.poll() is None
+            desk.now += 24 * HOUR
+            assert desk.cycle().installed == ("ui 1.1.0",)
+            assert ours.wait(10) == -15
+            assert other.poll() is None
+        finally:
+            ours.kill()
+            other.kill()
 
 
 def test_a_recall_waits_for_nobody(repository: Repository, desk: Desk) -> None:
