@@ -60,7 +60,7 @@ class Bench:
     kind: ServiceKind
     fresh: Callable[[], ServiceManager]
     """What the next process of the agent would work with."""
-    known: Callable[[], list[str]]
+    known: Callable[[], list[str]] = list
     """What the system has registered."""
     known_as: str = "commandit-service"
     started: list[Unit] = field(default_factory=list)
