@@ -61,9 +61,9 @@ def test_a_program_from_the_folder_ends_and_one_from_elsewhere_goes_on(folder: P
     """Whoever started it; an editor that has a file of the component open is no program of it."""
     shutil.copy(SLEEP, folder / "bin" / "app")
     script = folder / "bin" / "notes"
-    script.write_text("#!/bin/sh\n")
+    script.write_text("#!/bin/sh\nimport time; time.sleep(3600)\n")
     ours, other = start(folder / "bin" / "app", "3600"), start(SLEEP, "3600")
-    editor = start(sys.executable, "-c", "import time; time.sleep(3600)", script)
+    editor = start(sys.executable, script)
     wait_until(lambda: [pid for pid, _ in running_from(folder)] == [ours.pid], "it runs")
     manager = SessionPrograms(RealClock())
     assert manager.running(unit(folder))
