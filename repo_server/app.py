@@ -28,7 +28,15 @@ from repo_server.expiry import Expiry
 from repo_server.exposition import Exposition
 from repo_server.exposition import Source as FigureSource
 from repo_server.feed import Feed, TreeFeed
-from repo_server.figures import of_catalogue, of_certificate, of_fleet, of_metadata, of_recording, of_traffic
+from repo_server.figures import (
+    of_catalogue,
+    of_certificate,
+    of_fleet,
+    of_metadata,
+    of_recording,
+    of_traffic,
+    of_workers,
+)
 from repo_server.files import FileSender
 from repo_server.guard import Guard
 from repo_server.heart import Heart
@@ -116,6 +124,7 @@ def work(descriptor: int, number: int) -> bool:
         guard, tls = _guard(settings, traffic), _tls(settings)
         server = Server(settings, guard, traffic, recording, link, tls, lambda _: link.say_ready())
         server.conditions.elsewhere = lambda: link.conditions
+        server.exposition.gather, link.figures = link.gather, server.exposition.figures
         with socket.socket(fileno=begun.listener) as listener:
             return runner.run(server.run(listener))
 
@@ -136,7 +145,11 @@ async def _run_main(
     feed = _tree_feed(settings, [follow])
     recording = None if source is None else _recording(settings, source, feed.live)
     heart = Heart(manager, settings.tree, feed.watcher.busy_seconds)
-    main = MainProcess(settings, feed, recording, heart, _launcher(settings, listener), wall_clock)
+    exposition = Exposition([lambda: of_workers(main.ready, main.restarts)])
+    if recording is not None:
+        exposition.sources.append(_fleet_figures(recording))
+    launch = _launcher(settings, listener)
+    main = MainProcess(settings, feed, recording, heart, launch, exposition.figures, wall_clock)
     _on_signals(main.leave, main.reopen)
     where = url_of(settings, listener)
     try:
@@ -196,6 +209,7 @@ class Server:
         self._heart = heart
         if heart is not None:
             self.conditions.watch("scan_stalled", heart.symptom)
+        self.exposition = self._exposition()
         self._threads = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="file")
 
     async def run(self, listener: socket.socket) -> bool:
@@ -278,7 +292,7 @@ class Server:
             database_state=_no_database if recording is None else recording.describe,
             conditions=self.conditions,
             traffic=self._traffic,
-            exposition=self._exposition(),
+            exposition=self.exposition,
             public_metrics=self._settings.public_metrics,
             base_url=self._settings.base_url,
             package_base_url=self._settings.package_base_url,
@@ -293,8 +307,9 @@ class Server:
             lambda: of_metadata(self._expiry),
         ]
         if (recording := self._recording) is not None:
-            fleet = Fleet(recording.database, monotonic)
-            sources += [lambda: of_recording(recording), lambda: of_fleet(fleet)]
+            sources.append(lambda: of_recording(recording))
+            if isinstance(self._feed, TreeFeed):
+                sources.append(_fleet_figures(recording))
         return Exposition(sources)
 
     async def _announce(self, http: HttpServer, listener: socket.socket) -> None:
@@ -402,6 +417,12 @@ def _recording(settings: Settings, source: Source, live: Live, worker: int | Non
         keep_months=settings.log_retention_months,
         migrates=worker is None,
     )
+
+
+def _fleet_figures(recording: Recording) -> FigureSource:
+    """Return the figures that one process shows for all: sums over workers must not count devices several times."""
+    fleet = Fleet(recording.database, monotonic)
+    return lambda: of_fleet(fleet)
 
 
 def _conditions(guard: Guard, traffic: Traffic, recording: Recording | None, tls: Tls | None) -> Conditions:

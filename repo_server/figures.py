@@ -123,6 +123,12 @@ def of_metadata(expiry: Expiry) -> Iterator[Metric]:
     yield gauge("metadata_expiry_timestamp_seconds", "When the tree's TUF metadata ends, by role.", ends, ("role",))
 
 
+def of_workers(ready: int, restarts: int) -> Iterator[Metric]:
+    """Yield how the workers are; the main process says it."""
+    yield gauge("workers_ready", "Worker processes that serve agents.", {(): ready})
+    yield counter("worker_restarts", "Worker processes that were replaced since the start.", {(): restarts})
+
+
 def of_certificate(tls: Tls | None) -> Iterator[Metric]:
     """Yield when the certificate ends, if there is one."""
     if tls is not None and tls.expires is not None:

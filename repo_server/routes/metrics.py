@@ -14,5 +14,5 @@ async def metrics(context: Context, call: Call) -> None:
         raise method_not_allowed("GET, HEAD")
     if not context.public_metrics:
         context.guard.operator(call)
-    body, kind = context.exposition.render(call.header(b"accept") or "")
+    body, kind = await context.exposition.render(call.header(b"accept") or "")
     await call.answer(200, body, ((b"content-type", kind.encode()), (b"cache-control", b"no-store")))

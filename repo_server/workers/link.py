@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from repo_server.conditions import Condition
@@ -21,8 +23,11 @@ from repo_server.workers.channel import Channel
 from repo_server.workers.messages import (
     Alive,
     Begin,
+    Collect,
+    Collected,
     Conditioned,
     DatabaseIs,
+    Figures,
     Message,
     News,
     Ready,
@@ -31,6 +36,7 @@ from repo_server.workers.messages import (
 from repo_server.workers.news import apply
 
 _ALIVE_SECONDS = 1.0
+_GATHER_SECONDS = 3.0
 
 
 class MainProcessGone(Exception):
@@ -90,6 +96,10 @@ class Link:
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     conditions: tuple[Condition, ...] = ()
     """What is wrong elsewhere."""
+    figures: Callable[[], bytes] = bytes
+    """This worker's, for whoever asks one of us."""
+    _questions: dict[int, asyncio.Future[dict[str, bytes]]] = field(default_factory=dict)
+    _tickets: Iterator[int] = field(default_factory=itertools.count)
     _loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, tasks: Tasks, stop: asyncio.Event) -> None:
@@ -130,6 +140,20 @@ class Link:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self.channel.send, Rescan(path))
 
+    async def gather(self) -> dict[str, bytes]:
+        """Return every process's figures, by its name; only this one's if the main process does not answer."""
+        ticket = next(self._tickets)
+        answer: asyncio.Future[dict[str, bytes]] = asyncio.get_running_loop().create_future()
+        self._questions[ticket] = answer
+        self.channel.send(Collect(ticket))
+        try:
+            async with asyncio.timeout(_GATHER_SECONDS):
+                return await answer
+        except TimeoutError:
+            return {"": self.figures()}
+        finally:
+            del self._questions[ticket]
+
     def _take(self, message: Message) -> None:
         match message:
             case News():
@@ -140,6 +164,11 @@ class Link:
                     self.database.become(message)
             case Conditioned():
                 self.conditions = message.conditions
+            case Collect(ticket):
+                self.channel.send(Figures(ticket, self.figures()))
+            case Collected(ticket, parts):
+                if (answer := self._questions.get(ticket)) is not None and not answer.done():
+                    answer.set_result(parts)
             case _:
                 raise TypeError(f"a worker is not told {type(message).__name__}")
 

@@ -18,7 +18,8 @@ from repo_server.recording import Recording
 from repo_server.settings import Settings
 from repo_server.supervise import Tasks, every, regularly
 from repo_server.workers.crew import Crew, Launch, Member
-from repo_server.workers.messages import Begin, Conditioned, DatabaseIs, Message, Rescan, encode
+from repo_server.workers.gathering import Gathering
+from repo_server.workers.messages import Begin, Collect, Conditioned, DatabaseIs, Figures, Message, Rescan, encode
 from repo_server.workers.news import news
 
 _TELL_SECONDS = 0.25
@@ -48,6 +49,7 @@ class MainProcess:
         recording: Recording | None,
         heart: Heart,
         launch: Launch,
+        figures: Callable[[], bytes],
         clock: Callable[[], datetime],
     ) -> None:
         self._settings = settings
@@ -57,6 +59,7 @@ class MainProcess:
         self._clock = clock
         self._listener = -1
         self._crew = Crew(settings.workers, launch, self._greet, self._heard)
+        self._gathering = Gathering(self._crew, figures)
         self._told = _Told()
         self._conditions = Conditions()
         self._conditions.watch("workers_missing", self._missing)
@@ -98,6 +101,16 @@ class MainProcess:
             self._crew.leave()
         self._leave.set()
 
+    @property
+    def ready(self) -> int:
+        """How many workers serve agents."""
+        return sum(member.ready for member in self._crew.members.values())
+
+    @property
+    def restarts(self) -> int:
+        """How many workers were replaced since the start."""
+        return self._crew.restarts
+
     def reopen(self) -> None:
         """Have the workers open their audit files again."""
         self._crew.signal(signal.SIGHUP)
@@ -133,6 +146,10 @@ class MainProcess:
         match message:
             case Rescan(path):
                 self._feed.request_rescan(path)
+            case Collect(ticket):
+                self._gathering.begin(member, ticket)
+            case Figures(ticket, data):
+                self._gathering.take(member, ticket, data)
             case _:
                 _log.error("worker %d says what is not its to say: %s", member.number, type(message).__name__)
 

@@ -92,7 +92,8 @@ class Collected(msgspec.Struct, frozen=True, tag=True):
     """To the worker that asked: everybody's figures."""
 
     ticket: int
-    parts: tuple[bytes, ...]
+    parts: dict[str, bytes]
+    """``main``, or a worker's number → its figures."""
 
 
 Message: TypeAlias = Begin | News | DatabaseIs | Conditioned | Ready | Alive | Rescan | Collect | Figures | Collected

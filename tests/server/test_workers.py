@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -96,6 +97,18 @@ def test_when_the_main_process_is_killed_the_workers_leave_and_another_server_ta
         assert "the main process is gone" in server.log
     with running(tree.root, tmp_path / "state", *THREE, database=True) as server:
         assert server.offered() == {"service": "1.2.3"}
+
+
+def test_any_worker_shows_the_figures_of_all(tree: Tree, tmp_path: Path) -> None:
+    """NFR-PER-003: a scrape reaches one of them, and must not miss the others."""
+    with running(tree.root, tmp_path / "state", *THREE) as server:
+        answers(server, 40)
+        text = server.get("/metrics").data.decode()
+        counted = re.findall(r'repo_server_checks_total{outcome="update",worker="(\d)"} (\d+)', text)
+        assert sum(int(count) for _, count in counted) == 40, text
+        assert len(counted) > 1
+        assert 'repo_server_workers_ready{worker="main"} 3.0' in text
+        assert text.count("# TYPE repo_server_checks_total counter") == 1
 
 
 def test_a_worker_that_is_asked_to_end_finishes_and_is_replaced(tree: Tree, tmp_path: Path) -> None:
