@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from repo_server.core.model import COMPONENT_PATTERN, Arch, Channel, Os
+from repo_server.core.model import COMPONENT_PATTERN, Arch, Channel, FileState, Os
 from repo_server.core.wire import CheckRequest, CheckResponse, StatusRequest, StatusResponse
 from repo_server.errorcodes import ErrorCode
 from repo_server.openapi import BINARY, Api, Operation, Parameter, Who
@@ -16,7 +16,7 @@ from repo_server.views import (
     Failures,
     Health,
     PackagePage,
-    ProblemList,
+    ProblemPage,
     Readiness,
     RescanAnswer,
     VersionCounts,
@@ -124,7 +124,11 @@ _OPERATIONS = (
     ),
     Operation(
         "GET", "/v1/problems", "problems", "What is not offered, and what is wrong with the server.", Who.OPERATOR,
-        {200: ProblemList, 304: None}, (ErrorCode.INVALID_PARAMETER, ErrorCode.NOT_READY), None, (_HAS_IT,),
+        {200: ProblemPage, 304: None}, (*_PAGE_ERRORS, ErrorCode.NOT_READY), None,
+        (
+            _after(_TEXT), _LIMIT, Parameter("query", "code", "Only files with this reason.", _TEXT),
+            _one_of("state", FileState), _HAS_IT,
+        ),
     ),
     Operation(
         "POST", "/v1/rescan", "rescan", "Look at the whole tree soon.", Who.OPERATOR, {202: RescanAnswer},

@@ -13,7 +13,10 @@ from repo_server.core.wire import Action, ComponentState, ReasonEntry, UpdateSta
 
 
 class PackageEntry(msgspec.Struct, frozen=True):
-    """A release in the field names of the source schema (UpdatePackages), and what it does not have."""
+    """A release in the field names of the source schema (UpdatePackages), and what that does not have.
+
+    Without ``published_by_user_id``: a tree knows keys, not users.
+    """
 
     package_id: UUID
     """Made from component, platform and version, so it is the same on every server."""
@@ -67,12 +70,13 @@ class ConditionEntry(msgspec.Struct, frozen=True):
     since: datetime
 
 
-class ProblemList(msgspec.Struct, frozen=True):
-    """Everything that is not as it should be (promise 3)."""
+class ProblemPage(msgspec.Struct, frozen=True):
+    """What is not as it should be: files by path, and the server itself (promise 3)."""
 
     problems: tuple[ProblemEntry, ...]
     pending: tuple[ProblemEntry, ...]
     server: tuple[ConditionEntry, ...]
+    next: str | None
     catalogue: int
 
 

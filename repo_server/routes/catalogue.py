@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from repo_server.answers import download_url
 from repo_server.auth import Role
@@ -17,7 +17,7 @@ from repo_server.live import Snapshot
 from repo_server.query import Query, invalid, read_query
 from repo_server.revalidation import answer_or_unchanged
 from repo_server.routes.context import Context
-from repo_server.views import ConditionEntry, PackageEntry, PackagePage, ProblemEntry, ProblemList, RescanAnswer
+from repo_server.views import ConditionEntry, PackageEntry, PackagePage, ProblemEntry, ProblemPage, RescanAnswer
 
 PROBLEMS = "/v1/problems"
 CATALOGUE = "/v1/packages"
@@ -28,15 +28,19 @@ _NAMESPACE = uuid.UUID("b9cf8a4e-6d0b-5c8e-9a53-0f3a1d2b7c64")
 
 
 async def problems(context: Context, call: Call) -> None:
-    """List every file that is not offered, with its reason, and what is wrong with the server itself."""
+    """List files that are not offered with their reasons, a page at a time, and what is wrong with the server itself.
+
+    ``?after=NEXT&limit=N``, and ``code`` and ``state`` as filters.
+    """
     snapshot = _enter(context, call)
-    read_query(call, ())
-    found = snapshot.result.problems
+    query = read_query(call, ("after", "limit", "code", "state"))
+    found, following = _problem_page(snapshot.result.problems, query)
     conditions = context.conditions.look(context.clock())
-    listed = ProblemList(
+    listed = ProblemPage(
         problems=tuple(_problem(item) for item in found if item.state is FileState.PROBLEM),
         pending=tuple(_problem(item) for item in found if item.state is FileState.PENDING),
         server=tuple(ConditionEntry(item.code, item.message, item.since) for item in conditions),
+        next=following,
         catalogue=snapshot.generation,
     )
     await answer_or_unchanged(call, listed)
@@ -67,6 +71,24 @@ def _enter(context: Context, call: Call) -> Snapshot:
     if not context.live.ready:
         raise not_ready()
     return context.live.current
+
+
+def _problem_page(problems: Sequence[Problem], query: Query) -> tuple[list[Problem], str | None]:
+    """Return the problems of a page, by path, and the path after which the next begins.
+
+    All problems of one path are on one page, which may be longer for that.
+    """
+    limit, after, code, state = query.limit(), query.text("after"), query.text("code"), query.member("state", FileState)
+    found = [
+        item
+        for item in sorted(problems, key=lambda item: item.path)
+        if (after is None or item.path > after) and code in {None, item.code} and state in {None, item.state}
+    ]
+    if len(found) <= limit:
+        return found, None
+    last = found[limit - 1].path
+    shown = [item for item in found if item.path <= last]
+    return shown, last if len(found) > len(shown) else None
 
 
 def _problem(problem: Problem) -> ProblemEntry:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from support.server import RunningServer
 from support.serving import SERVICE
+
+from repo_server.core.model import Problem
+from repo_server.query import Query
+from repo_server.routes.catalogue import _problem_page
 
 ALL = ["probe-3.0.0", "service-1.1.0", "service-1.2.3", "service-1.3.0", "ui-2.0.0"]
 
@@ -94,3 +99,28 @@ def test_who_asks_again_with_what_he_has_is_told_that_nothing_changed(server: Ru
     head = server.request("HEAD", path)
     assert (head.status, head.data, head.headers["etag"]) == (200, b"", etag)
     assert "no-cache" in first.headers["cache-control"]
+
+
+def paths_of_problems(server: RunningServer, query: str = "") -> tuple[list[str], str | None]:
+    page = server.get(f"/v1/problems{query}").json()
+    return sorted(item["path"] for item in page["problems"] + page["pending"]), page["next"]
+
+
+def test_problems_come_in_pages_and_by_reason(server: RunningServer) -> None:
+    """A folder of somebody's photographs in the tree makes no answer of megabytes."""
+    pending = "service-linux-amd64-9.9.9.tar.gz"
+    assert paths_of_problems(server) == (["holiday.jpg", pending], None)
+    assert paths_of_problems(server, "?limit=1") == (["holiday.jpg"], "holiday.jpg")
+    assert paths_of_problems(server, "?limit=1&after=holiday.jpg") == ([pending], None)
+    assert paths_of_problems(server, "?code=unrecognised_name") == (["holiday.jpg"], None)
+    assert paths_of_problems(server, "?state=pending") == ([pending], None)
+    assert server.get("/v1/problems?state=fine").status == 422
+
+
+def test_the_problems_of_one_file_are_on_one_page() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    problems = [Problem(path, code, "", now) for path, code in (("b", "1"), ("a", "1"), ("b", "2"), ("c", "1"))]
+    first, following = _problem_page(problems, Query({"limit": "2"}))
+    assert ([(item.path, item.code) for item in first], following) == ([("a", "1"), ("b", "1"), ("b", "2")], "b")
+    rest, following = _problem_page(problems, Query({"limit": "2", "after": "b"}))
+    assert ([item.path for item in rest], following) == (["c"], None)
