@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -62,6 +63,8 @@ class Call:
     """The client's; "" behind a Unix socket."""
     began: float = 0.0
     """When, by a clock that only goes forward, in seconds."""
+    now: datetime | None = None
+    """The time of day at which it was answered, if somebody has looked already."""
     scheme: str = "http"
     """How the client asked: ``http`` or ``https``."""
     status: int = 0

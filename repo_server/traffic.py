@@ -144,7 +144,7 @@ class Traffic:
         path = scope["path"]
         self.audit.add(
             Line(
-                self.clock(),
+                call.now or self.clock(),
                 call.address,
                 scope["method"],
                 path if len(path) < 100 else shortened(path),  # noqa: PLR2004 -- nearly always

@@ -69,7 +69,9 @@ class Application:
         if scope["type"] != "http":
             raise RuntimeError(f"expected http, got {scope['type']}")
         traffic = self.context.traffic
-        call = Call(scope, receive, send, traffic.proxies.address(scope), perf_counter(), traffic.proxies.scheme(scope))
+        call = Call(
+            scope, receive, send, traffic.proxies.address(scope), perf_counter(), scheme=traffic.proxies.scheme(scope)
+        )
         route = _route(scope["path"])
         gate = traffic.gates[route.gate]
         entered = gate.enter(call.address)
@@ -100,7 +102,7 @@ class Application:
         """Answer a check whose body is there, as ``protocol.ShortWay`` says."""
         traffic = self.context.traffic
         proxies = traffic.proxies
-        call = Call(scope, _no_receive, _no_send, proxies.address(scope), perf_counter(), proxies.scheme(scope))
+        call = Call(scope, _no_receive, _no_send, proxies.address(scope), perf_counter(), scheme=proxies.scheme(scope))
         call.headers = headers
         try:
             traffic.limits.address(call.address, call.began)

@@ -67,7 +67,7 @@ def _understand(context: Context, call: Call, body: bytes) -> tuple[CheckRequest
 
 
 def _decide(context: Context, call: Call, packages: str, request: CheckRequest, device_id: str | None) -> bytes:
-    now = context.clock()
+    now = call.now = context.clock()
     try:
         answer = context.answers.answer(context.live.current, request, device_id, packages, now)
     except FormatError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 
@@ -145,3 +146,32 @@ def test_promotion_reaches_the_next_answer(tmp_path: Path) -> None:
         on_it = [{"name": "service", "version": "1.3.0"}]
         wait_until(lambda: server.check(components=on_it)["updates"], "the recall is served", server.log_path)
         assert server.check(components=on_it)["updates"][0]["action"] == "rollback"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"{}", {}),
+        (b"", {}),
+        (b"nonsense", {}),
+        (json.dumps(check_body()).encode(), {}),
+        (json.dumps(check_body(os="plan9")).encode(), {}),
+        (json.dumps(check_body(device_id="x")).encode(), {}),
+        (json.dumps(check_body()).encode(), {"host": "a b"}),
+        (json.dumps(check_body()).encode(), {"content-type": "text/plain"}),
+        (json.dumps(check_body()).encode(), {"content-encoding": "gzip"}),
+    ],
+    ids=range(9),
+)
+def test_a_check_is_answered_alike_on_the_short_way_and_on_the_long_one(
+    server: RunningServer, body: bytes, headers: dict[str, str]
+) -> None:
+    """A chunked body takes the long way (``protocol``); but for that the requests are the same."""
+    headers = {"content-type": "application/json", **headers}
+    short = server.request("POST", "/v1/check", body=body, headers=headers)
+    long = server.request("POST", "/v1/check", body=iter([body]), headers=headers, chunked=True)
+    assert (short.status, short.data) == (long.status, long.data)
+    ignored = {"date", "connection"}
+    assert {name.lower(): value for name, value in short.headers.items() if name.lower() not in ignored} == {
+        name.lower(): value for name, value in long.headers.items() if name.lower() not in ignored
+    }
