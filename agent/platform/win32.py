@@ -12,7 +12,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
-from ctypes import POINTER, c_int32, c_uint16, c_uint32, c_void_p, c_wchar_p
+from ctypes import POINTER, c_int32, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p, c_wchar_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +117,23 @@ class FailureActions(ctypes.Structure):
     )
 
 
+class ProcessEntry(ctypes.Structure):
+    """PROCESSENTRY32W."""
+
+    _fields_ = (
+        ("size", c_uint32),
+        ("usage", c_uint32),
+        ("pid", c_uint32),
+        ("heap", c_size_t),
+        ("module", c_uint32),
+        ("threads", c_uint32),
+        ("parent", c_uint32),
+        ("priority", c_int32),
+        ("flags", c_uint32),
+        ("program", c_uint16 * 260),
+    )
+
+
 class FileAttributeTagInfo(ctypes.Structure):
     """FILE_ATTRIBUTE_TAG_INFO."""
 
@@ -197,6 +214,17 @@ ADVAPI32: Mapping[str, Prototype] = {
 
 KERNEL32: Mapping[str, Prototype] = {
     "OpenProcess": (c_void_p, c_uint32, c_int32, c_uint32),
+    "GetProcessTimes": (
+        c_int32,
+        c_void_p,
+        POINTER(c_uint64),
+        POINTER(c_uint64),
+        POINTER(c_uint64),
+        POINTER(c_uint64),
+    ),
+    "CreateToolhelp32Snapshot": (c_void_p, c_uint32, c_uint32),
+    "Process32FirstW": (c_int32, c_void_p, POINTER(ProcessEntry)),
+    "Process32NextW": (c_int32, c_void_p, POINTER(ProcessEntry)),
     "TerminateProcess": (c_int32, c_void_p, c_uint32),
     "WaitForSingleObject": (c_uint32, c_void_p, c_uint32),
     "CloseHandle": (c_int32, c_void_p),

@@ -6,6 +6,7 @@ anybody, a services window say, holds a handle on a deleted one, its name cannot
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from agent.errors import AgentError
 from agent.platform.register import Register, service_command, service_name
 from agent.platform.scm import STOPPED, ServiceControl, ServiceProcess, ServiceState
 from agent.platform.win32 import ERROR_SERVICE_DOES_NOT_EXIST, Win32, WindowsFailure
+from agent.platform.windows_family import Family
 from agent.ports import Clock, Unit
 from repo_server.core.package import ServiceKind
 
@@ -35,6 +37,7 @@ class WindowsManager:
 
     def __init__(self, run_folder: Path, api: Win32, clock: Clock) -> None:
         self._register = Register(run_folder, "windows")
+        self._api = api
         self._services = ServiceControl(api)
         self._clock = clock
         self._launched: dict[str, int] = {}
@@ -127,15 +130,37 @@ class WindowsManager:
             return
         self._services.hold_back(name)
         # Held before it is asked: its files are free when the process has ended, not when the service has stopped.
-        with self._services.process(state.pid) as process:
+        with self._services.process(state.pid) as process, Family(self._api, state.pid, os.getpid()) as family:
             deadline = self._clock.monotonic() + unit.service.stop_timeout_seconds
             asked = False
             while not (asked and self._has_stopped(name, process)):
                 asked = asked or self._services.ask_to_stop(name)
                 if self._clock.monotonic() >= deadline:
                     self._force(name, unit, process)
-                    return
+                    break
                 self._clock.sleep(PAUSE)
+            self._end_children(unit, family, deadline)
+
+    def _end_children(self, unit: Unit, family: Family, deadline: float) -> None:
+        """Give what the service started the rest of its time, then end it."""
+        forced_until = max(deadline, self._clock.monotonic()) + FORCE_SECONDS
+        while True:
+            # Again, for one that was just seen may have started another.
+            family.look()
+            left = family.living_children()
+            if not left:
+                return
+            now = self._clock.monotonic()
+            if now >= forced_until:
+                raise AgentError(
+                    Code.STOP_FAILED,
+                    f"{unit.component}: {len(left)} processes that its service started are still there "
+                    f"{FORCE_SECONDS:.0f} s after TerminateProcess; see them in the task manager",
+                )
+            if now >= deadline:
+                for process in left:
+                    process.terminate()
+            self._clock.sleep(PAUSE)
 
     def _force(self, name: str, unit: Unit, process: ServiceProcess | None) -> None:
         if process is not None:

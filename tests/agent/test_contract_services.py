@@ -146,9 +146,7 @@ def test_what_cannot_be_started_is_said_by_its_name(bench: Bench, missing: str) 
     assert not manager.wanted("service")
 
 
-@pytest.mark.parametrize("bench", ["process", "launchd", "systemd"], indirect=True)
 def test_what_a_program_started_ends_with_it(bench: Bench) -> None:
-    """Not on Windows: there a service's own process is ended, and nothing else (agent/README.md)."""
     child = "(trap '' TERM; while :; do sleep 0.05; echo alive >> child; done) &\n"
     manager, unit = bench.fresh(), bench.unit(POLITE.replace("echo up", child + "echo up"), timeout=1.0)
     manager.start(unit)

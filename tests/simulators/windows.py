@@ -24,7 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from simulators.windows_waits import SimulatedPipe, WaitsOfWindows
+from simulators.windows_waits import OtherProcess, SimulatedPipe, WaitsOfWindows
 
 from agent.platform import win32
 from agent.platform.jobs import ExtendedLimits
@@ -119,6 +119,8 @@ class WindowsSimulator(WaitsOfWindows):
     statuses: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     """State, controls accepted, own exit code, check point, hint."""
     control: Any = None
+    leaders: set[int] = field(default_factory=set)
+    """Processes that were ever started as services; each leads a session here."""
     error: int = 0
     _numbers: Any = field(default_factory=lambda: itertools.count(0x1_0000_0001))
     _memory: dict[int, Any] = field(default_factory=dict)
@@ -152,7 +154,9 @@ class WindowsSimulator(WaitsOfWindows):
         body = getattr(self, name)
 
         def call(*arguments: Any) -> Any:
-            self.calls.append(name)
+            if name != "Process32NextW":
+                # The next line of a table is no moment of its own.
+                self.calls.append(name)
             self.catch_up()
             if self.failing.get(name):
                 return self._fail(self.failing[name].pop(0))
@@ -352,8 +356,10 @@ class WindowsSimulator(WaitsOfWindows):
             return self._handle(pid)
         if access == 0x10_0000:
             return self._handle(pid)
-        assert access == 0x10_0001
         found = [one.process for one in self.services.values() if one.process is not None and one.process.pid == pid]
+        if access == 0x10_1001:
+            return self._handle(found[0] if found else OtherProcess(pid))
+        assert access == 0x10_0001
         return self._handle(found[0]) if found else self._fail(win32.ERROR_INVALID_PARAMETER)
 
     def TerminateProcess(self, handle: int, exit_code: int) -> int:  # noqa: N802
@@ -480,6 +486,7 @@ class WindowsSimulator(WaitsOfWindows):
         except OSError:
             return False
         service.exit_code = service.own_exit_code = 0
+        self.leaders.add(service.process.pid)
         return True
 
     def catch_up(self) -> None:

@@ -8,10 +8,11 @@ import threading
 import time
 from ctypes import POINTER, c_void_p, cast
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent.platform import win32
-from agent.platform.win32 import ServiceTableEntry
+from agent.platform.win32 import ProcessEntry, ServiceTableEntry
 
 _STEP = 0.002
 
@@ -51,6 +52,7 @@ class WaitsOfWindows:
     by_windows: bool
     statuses: list[tuple[int, int, int, int, int]]
     control: Any
+    leaders: set[int]
 
     # Events
 
@@ -96,6 +98,27 @@ class WaitsOfWindows:
         if isinstance(thing, int):
             return has_ended(thing)
         return thing.poll() is not None
+
+    # The table of processes
+
+    def CreateToolhelp32Snapshot(self, what: int, pid: int) -> int:  # noqa: N802
+        assert (what, pid) == (2, 0)
+        return self._handle(iter(process_table({*self.leaders, os.getsid(0)})))
+
+    def Process32FirstW(self, handle: int, entry: Any) -> int:  # noqa: N802
+        assert entry.contents.size == ctypes.sizeof(ProcessEntry) == 568
+        return self.Process32NextW(handle, entry)
+
+    def Process32NextW(self, handle: int, entry: Any) -> int:  # noqa: N802
+        for entry.contents.pid, entry.contents.parent in self.open_handles[handle]:
+            return 1
+        return self._fail(18)
+
+    def GetProcessTimes(self, handle: int, began: Any, *others: Any) -> int:  # noqa: N802
+        assert len(others) == 3
+        facts = process_facts(self.open_handles[handle].pid)
+        began.contents.value = 0 if facts is None else facts[2]
+        return int(facts is not None)
 
     # One named pipe
 
@@ -233,6 +256,52 @@ class WaitsOfWindows:
 
     def _fail(self, number: int) -> int:
         raise NotImplementedError
+
+
+class OtherProcess:
+    """A process that nobody here started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._began = (process_facts(pid) or (0, 0, 0))[2]
+
+    def poll(self) -> int | None:
+        facts = process_facts(self.pid)
+        return 1 if facts is None or facts[2] != self._began else None
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+def process_table(leaders: set[int]) -> list[tuple[int, int]]:
+    """Return process id and parent of all in these sessions.
+
+    One whose parent has ended keeps it on Windows: here that is the leader of its session.
+    """
+    numbers = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 -- much quicker
+    facts = {pid: process_facts(pid) for pid in numbers if _session(pid) in leaders}
+    there = {pid: one for pid, one in facts.items() if one is not None}
+    return [
+        (pid, parent if parent in there and there[parent][1] == session else session)
+        for pid, (parent, session, _) in there.items()
+        if pid != session
+    ] + [(pid, 0) for pid, (_, session, _) in there.items() if pid == session]
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def process_facts(pid: int) -> tuple[int, int, int] | None:
+    """Return the parent, the session and the start of a process that is alive."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in {"Z", "X"} else (int(fields[1]), int(fields[3]), int(fields[19]))
 
 
 def has_ended(pid: int) -> bool:
