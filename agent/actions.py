@@ -107,7 +107,8 @@ class SequenceActions:
             with fault_of(item.component):
                 update = source.updates[item.component]
                 version, again = installed.version_of(item.component), item.component in source.again
-                source.trust.accept(update, self.platform, version, source.requested, again=again)
+                accepted = source.trust.accept(update, self.platform, version, source.requested, again=again)
+                self.log.info("the signature is valid", **about(entry, item.component), key_ids=accepted.key_ids)
         sizes = {item.component: source.updates[item.component].size for item in entry.sequence.items}
         globs = {name: component.package.preserve for name, component in installed.components.items()}
         self.installer.check_space(sizes, globs)
@@ -115,6 +116,7 @@ class SequenceActions:
             with fault_of(item.component):
                 update = source.updates[item.component]
                 self._archives[item.component] = source.downloader.fetch(update, self.paths.downloads)
+                self.log.info("the digest is right", **about(entry, item.component), sha256=update.hash_sha256)
 
     def _stage(self, entry: Entry) -> None:
         quarantine, _ = load_quarantine(self._quarantine_file)

@@ -25,6 +25,7 @@ from repo_server.core.package import ServiceKind
 ENVIRONMENT_PREFIX = "COMMANDIT_"
 DEFAULT_SERVER = "https://updates.commandit.com"
 BASELINE = ("service", "ui", "probe")
+MOST_UNKNOWN = 64
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 _Texts = Annotated[list[_Text], msgspec.Meta(max_length=64)]
@@ -62,6 +63,8 @@ class Config:
     """How long an update waits for no active user session, where its component belongs to one (FR-CMP-007)."""
     insecure_http: bool = False
     """Allow http:// to hosts other than loopback. For tests of a network, never for a fleet."""
+    unknown: tuple[str, ...] = ()
+    """Keys of the file that mean nothing to this version; they are kept."""
 
 
 def load_config(path: Path, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
@@ -233,6 +236,7 @@ def _config(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
         components=tuple(dict.fromkeys(raw.components)),
         session_wait_seconds=raw.session_wait_seconds,
         insecure_http=raw.insecure_http,
+        unknown=tuple(sorted(key for key in values if key not in _KEYS))[:MOST_UNKNOWN],
     )
 
 

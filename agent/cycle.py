@@ -34,6 +34,7 @@ from agent.status import OperationStatus
 from agent.trust import Trust, load_root
 from repo_server.core.wire import CheckResponse, Update
 
+MOST_LOGGED = 64
 _LOCAL = frozenset({Code.CONFIG_INVALID, Code.CONFIG_UNSAFE, Code.ROOT_INVALID, Code.PERMISSION, Code.IO})
 """Beside the network: what somebody may mend soon, so that the next try comes sooner than the next regular check."""
 
@@ -92,6 +93,7 @@ class Cycle:
         with endpoint.interruption.armed():
             response = self._client.check(request)
         self._standing.answered(response)
+        self._say_what_was_answered(response, requested)
         plan = self._plan(response, manifest, requested)
         self._drop_downloads({update.hash_sha256 for update in plan.updates})
         plan, adopted = self._adopt(plan, trust, manifest, requested)
@@ -106,6 +108,18 @@ class Cycle:
         self._send_reports()
         result = with_stopped(with_skipped(result, plan.skipped), recovered.not_running)
         return self._annotated(result, response, requested)
+
+    def _say_what_was_answered(self, response: CheckResponse, requested: frozenset[str]) -> None:
+        log, unknown = self._endpoint.log, self._endpoint.config.unknown
+        if unknown:
+            log.warning("updater.conf has keys that this version does not know; mistyped?", keys=unknown)
+        log.info(
+            "checked",
+            trigger=self._trigger,
+            channel=response.channel,
+            offered=[f"{update.name} {update.version}" for update in response.updates[:MOST_LOGGED]],
+            reasons={one.name: one.code for one in response.reasons if one.name in requested},
+        )
 
     @property
     def _again(self) -> str | None:

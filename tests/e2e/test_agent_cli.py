@@ -263,6 +263,21 @@ def test_a_lost_manifest_is_mended_by_the_next_cycle(repository: Repository, end
     assert "STATE_DAMAGED" in endpoint.log()
 
 
+def test_every_check_is_logged_and_so_are_mistyped_keys(repository: Repository, endpoint: Endpoint) -> None:
+    """FR-LOG-001."""
+    endpoint.install(repository, "service", "probe")
+    config = json.loads(endpoint.paths.config.read_text())
+    endpoint.paths.config.write_text(json.dumps(config | {"release_chanel": "beta"}))
+    endpoint.run("checknow")
+    events = [json.loads(line) for line in endpoint.log().splitlines()]
+    first, second = (event for event in events if event["message"] == "checked")
+    assert (first["trigger"], first["channel"], first["offered"]) == ("install", "stable", ["service 1.0.0"])
+    assert (second["trigger"], second["offered"]) == ("manual", [])
+    assert second["reasons"] == {"service": "up_to_date", "probe": "no_release_for_platform"}
+    (warning,) = (event for event in events if "mistyped" in event["message"])
+    assert (warning["severity"], warning["keys"]) == ("warning", ["release_chanel"])
+
+
 def test_reports_that_cannot_be_sent_wait_for_the_next_cycle(repository: Repository, endpoint: Endpoint) -> None:
     """Every attempt ends in exactly one final record, delivered once the server takes it."""
     repository.failing["/v1/status"] = Failing()

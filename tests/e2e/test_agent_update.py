@@ -96,6 +96,9 @@ def test_one_bad_component_takes_the_whole_sequence_back(repository: Repository,
     assert {record.details["attempt_id"] for record in repository.records.values() if record.details} == {
         back["attempt_id"]
     }
+    verified = [json.loads(line) for line in endpoint.log().splitlines() if back["attempt_id"] in line]
+    for what in ("the signature is valid", "the digest is right"):
+        assert {one["component"] for one in verified if one["message"] == what} == set(COMPONENTS), "FR-UPD-006"
 
 
 def test_a_program_that_cannot_be_started_takes_the_sequence_back(repository: Repository, endpoint: Endpoint) -> None:
