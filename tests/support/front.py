@@ -7,11 +7,12 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from support.programs import free_port
 from support.server import wait_until
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "systemd" / "nginx.conf.example"
@@ -36,12 +37,13 @@ http {{
 needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx (Debian package nginx-light)")
 
 
-def configured(home: Path, port: int, behind: int, tree: Path) -> str:
+def configured(home: Path, port: int, behind: Sequence[int], tree: Path) -> str:
     """Return the example with the test's ports and folders, without TLS."""
     text = EXAMPLE.read_text()
+    servers = "\n    ".join(f"server 127.0.0.1:{number};" for number in behind)
     for old, new in (
         ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
-        ("127.0.0.1:8470", f"127.0.0.1:{behind}"),
+        ("server 127.0.0.1:8470;", servers),
         ("/srv/downloads", str(tree)),
     ):
         assert old in text
@@ -52,11 +54,11 @@ def configured(home: Path, port: int, behind: int, tree: Path) -> str:
 
 
 @contextlib.contextmanager
-def nginx(home: Path, behind: int, tree: Path) -> Iterator[str]:
-    """Run nginx on a free port; yield its URL."""
+def nginx(home: Path, behind: int | Sequence[int], tree: Path, port: int | None = None) -> Iterator[str]:
+    """Run nginx on a free port before one server or several; yield its URL."""
     home.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    behind = [behind] if isinstance(behind, int) else behind
+    port = free_port() if port is None else port
     (home / "nginx.conf").write_text(configured(home, port, behind, tree))
     with (
         (home / "out").open("w") as out,
