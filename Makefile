@@ -40,6 +40,8 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --no-warn-unreachable -p agent
+	$(BIN)/mypy --platform win32 --no-warn-unreachable -p agent
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

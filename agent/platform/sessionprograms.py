@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(f"these are programs as Linux shows them; expected another adapter on {sys.platform}")
+
 import signal
 
 from agent.codes import Code
