@@ -127,7 +127,7 @@ class FileSender:
                 if gone.done():
                     return
                 if isinstance(piece, bytes):
-                    await call.send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await _taken(call, piece)
                 else:
                     await self._send_part(call, file, piece, pace, gone)
             if not gone.done():
@@ -148,8 +148,7 @@ class FileSender:
             chunk = await _finished(loop.run_in_executor(self.threads, _read, file, position, length))
             position += len(chunk)
             started = loop.time()
-            async with asyncio.timeout(STALL_SECONDS):
-                await call.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await _taken(call, chunk)
             pace.took(len(chunk), loop.time() - started)
 
 
@@ -164,6 +163,12 @@ class _Pace:
         """Learn how long the client took for a chunk."""
         self._sent += size
         self.chunk = CHUNK_BYTES if self._sent >= EAGER_BYTES and seconds < EAGER_SECONDS else FIRST_BYTES
+
+
+async def _taken(call: Call, body: bytes) -> None:
+    """Send bytes; raise ``TimeoutError`` if the client takes nothing for too long."""
+    async with asyncio.timeout(STALL_SECONDS):
+        await call.send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def _finished(reading: asyncio.Future[bytes]) -> bytes:
