@@ -21,9 +21,10 @@ from typing import Any
 import uvicorn
 
 from repo_server.answers import Answers, channel_of
-from repo_server.auth import KeyFile, parse_secrets
+from repo_server.auth import KeyFile, Keys, parse_secrets
 from repo_server.conditions import Conditions
 from repo_server.connections import RESERVED_DESCRIPTORS, Connections
+from repo_server.eventlog import Credentials, EventRecorder
 from repo_server.expiry import Expiry
 from repo_server.exposition import Exposition
 from repo_server.exposition import Source as FigureSource
@@ -102,8 +103,9 @@ def serve(settings: Settings, manager: ServiceManager, say: Callable[[str], None
         if settings.workers > 1:
             return runner.run(_run_main(settings, source, manager, listener, say))
         gather_spools(settings.state, 1)
-        feed = _tree_feed(settings)
-        recording = None if source is None else _recording(settings, source, feed.live)
+        events = _events(settings, guard.secrets, guard.tokens)
+        feed = _tree_feed(settings, [events.follow])
+        recording = None if source is None else _recording(settings, source, feed.live, events=events)
         heart = Heart(manager, settings.tree, feed.watcher.busy_seconds)
         return runner.run(Server(settings, guard, traffic, recording, feed, tls, say, heart).run(listener))
 
@@ -142,8 +144,9 @@ async def _run_main(
     def follow(snapshot: Snapshot) -> None:
         main.follow(snapshot)
 
-    feed = _tree_feed(settings, [follow])
-    recording = None if source is None else _recording(settings, source, feed.live)
+    events = _events(settings, *_key_files(settings), refresh=True)
+    feed = _tree_feed(settings, [follow, events.follow])
+    recording = None if source is None else _recording(settings, source, feed.live, events=events)
     heart = Heart(manager, settings.tree, feed.watcher.busy_seconds)
     exposition = Exposition([lambda: of_workers(main.ready, main.restarts)])
     if recording is not None:
@@ -365,13 +368,18 @@ def _most_connections(wanted: int) -> int:
 
 
 def _guard(settings: Settings, traffic: Traffic) -> Guard:
+    secrets, tokens = _key_files(settings)
+    return Guard(secrets, tokens, traffic.limits, settings.public_tree)
+
+
+def _key_files(settings: Settings) -> tuple[KeyFile | None, KeyFile]:
     secrets = None
     if settings.secrets is not None:
         secrets = KeyFile(settings.secrets, parse_secrets)
         secrets.load()
     tokens = KeyFile(settings.state / TOKENS_NAME, parse_tokens, optional=True)
     tokens.load()
-    return Guard(secrets, tokens, traffic.limits, settings.public_tree)
+    return secrets, tokens
 
 
 def _tls(settings: Settings) -> Tls | None:
@@ -407,7 +415,28 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _recording(settings: Settings, source: Source, live: Live, worker: int | None = None) -> Recording:
+def _events(settings: Settings, secrets: KeyFile | None, tokens: KeyFile, *, refresh: bool = False) -> EventRecorder:
+    """Return what follows tree and credentials, in the one process that looks at the tree.
+
+    ``refresh``: nobody else in this process looks whether the files have changed.
+    """
+
+    def credential(kind: str, file: KeyFile) -> Credentials:
+        def read() -> Keys:
+            if refresh:
+                file.refresh()
+            return file.keys
+
+        return kind, file.path, read
+
+    credentials = [credential("token", tokens), *([] if secrets is None else [credential("secret", secrets)])]
+    server = f"{socket.gethostname()}:{settings.state.resolve()}"
+    return EventRecorder(settings.tree, server, wall_clock, tuple(credentials))
+
+
+def _recording(
+    settings: Settings, source: Source, live: Live, worker: int | None = None, events: EventRecorder | None = None
+) -> Recording:
     return Recording.make(
         source,
         settings.state / spool_name(worker or 0),
@@ -416,6 +445,7 @@ def _recording(settings: Settings, source: Source, live: Live, worker: int | Non
         spool_megabytes=settings.spool_megabytes / settings.workers,
         keep_months=settings.log_retention_months,
         migrates=worker is None,
+        events=events,
     )
 
 

@@ -12,6 +12,7 @@ from repo_server.query import MAX_PAGE, PAGE
 from repo_server.views import (
     DeviceDetail,
     DevicePage,
+    EventPage,
     Explanation,
     Failures,
     Health,
@@ -151,6 +152,16 @@ _OPERATIONS = (
             Parameter("query", "component", "Only this one.", _TEXT),
             Parameter("query", "version", "Only this requested version.", _TEXT),
             _LIMIT,
+        ),
+    ),
+    Operation(
+        "GET", "/v1/events", "events", "What happened to releases, rules and credentials, newest first.", Who.OPERATOR,
+        {200: EventPage}, (*_PAGE_ERRORS, ErrorCode.DATABASE_UNAVAILABLE), None,
+        (
+            Parameter("query", "kind", "Only these: `publish`, `promote`, `recall`, `halt` …", _TEXT),
+            Parameter("query", "subject", "Only about this.", _TEXT),
+            Parameter("query", "since", "Only then or later.", _TIME),
+            _after(_TEXT), _LIMIT,
         ),
     ),
     Operation(

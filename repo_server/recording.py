@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from repo_server.conditions import Conditions
 from repo_server.core.wire import CheckRequest, UpdateRecord
+from repo_server.eventlog import EventRecorder
 from repo_server.routes.context import RecordsUnavailable, Rejected
 from repo_server.store import DatabaseAway
 from repo_server.store.checkins import ChannelOf, CheckInWriter
@@ -18,6 +19,7 @@ from repo_server.store.counters import Counters
 from repo_server.store.database import Database, State
 from repo_server.store.devices import DeviceFilter, DeviceReader
 from repo_server.store.entries import Records
+from repo_server.store.events import EventReader
 from repo_server.store.failures import FailureReader
 from repo_server.store.intake import Intake
 from repo_server.store.source import Source
@@ -26,6 +28,9 @@ from repo_server.store.upkeep import Upkeep
 from repo_server.supervise import Tasks
 
 _MEGABYTE = 1_000_000
+_EVENTS = "events"
+"""Folder of the spool of events, in the state folder."""
+_EVENTS_BYTES = 16 * _MEGABYTE
 _Value = TypeVar("_Value")
 
 
@@ -38,6 +43,8 @@ class Recording:
     check_ins: CheckInWriter
     intake: Intake
     upkeep: Upkeep
+    events: EventRecorder | None
+    event_intake: Intake
 
     @classmethod
     def make(
@@ -50,8 +57,12 @@ class Recording:
         spool_megabytes: float,
         keep_months: int,
         migrates: bool = True,
+        events: EventRecorder | None = None,
     ) -> Recording:
-        """Put the parts together; nothing is touched before ``start``."""
+        """Put the parts together; nothing is touched before ``start``.
+
+        ``events`` of the process that looks at the tree have a spool of their own, beside that of the records.
+        """
         database, counters = Database(source, clock, migrates), Counters()
         return cls(
             database,
@@ -59,6 +70,8 @@ class Recording:
             CheckInWriter(database, counters, channel_of),
             Intake(database, Spool(spool, int(spool_megabytes * _MEGABYTE)), counters),
             Upkeep(database, clock, keep_months),
+            events,
+            Intake(database, Spool(spool.with_name(_EVENTS), _EVENTS_BYTES), Counters()),
         )
 
     def start(self, tasks: Tasks, stop: asyncio.Event, *, takes: bool = True, keeps: bool = True) -> None:
@@ -69,6 +82,9 @@ class Recording:
             tasks.start("writing records", self.intake.run(stop))
         if keeps:
             tasks.start("the database's upkeep", self.upkeep.run(stop))
+        if keeps and self.events is not None:
+            tasks.start("writing events", self.event_intake.run(stop))
+            tasks.start("recording events", self.events.run(stop, self.event_intake))
 
     def describe(self) -> dict[str, Any]:
         """Return the state for ``/readyz``."""
@@ -92,6 +108,9 @@ class Recording:
                 else None
             ),
         )
+        events = self.events
+        if events is not None:
+            conditions.watch("events_not_written", lambda: events.trouble)
         conditions.watch(
             "records_lost",
             lambda: (
@@ -113,7 +132,10 @@ class StoredRecords:
         """Store records, as the port says."""
         refused = await _translated(self.intake.put(Records(device_id, now, tuple(records))))
         return tuple(
-            Rejected(record, "refused_by_database", item.message) for item in refused for record in item.entry.records
+            Rejected(record, "refused_by_database", item.message)
+            for item in refused
+            if isinstance(item.entry, Records)
+            for record in item.entry.records
         )
 
 
@@ -141,6 +163,10 @@ class StoredDevices:
         """Return failed attempts by signature, and attempts by version."""
         return await _translated(FailureReader(self.database).failures(since, component, version, limit))
 
+    async def events(self, wanted: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+        """Return events, newest first."""
+        return await _translated(EventReader(self.database).page(wanted, limit))
+
 
 @dataclass(frozen=True, slots=True)
 class NothingRecorded:
@@ -166,6 +192,10 @@ class NothingRecorded:
         raise RecordsUnavailable(_NO_DATABASE)
 
     async def failures(self, _since: datetime, _component: str | None, _version: str | None, _limit: int) -> NoReturn:
+        """Say that nothing is known."""
+        raise RecordsUnavailable(_NO_DATABASE)
+
+    async def events(self, _wanted: dict[str, Any], _limit: int) -> NoReturn:
         """Say that nothing is known."""
         raise RecordsUnavailable(_NO_DATABASE)
 

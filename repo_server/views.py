@@ -199,6 +199,27 @@ class VersionOutcome(msgspec.Struct, frozen=True):
     devices_failed: int
 
 
+class EventEntry(msgspec.Struct, frozen=True):
+    """Something that happened to a release, to rules or to credentials."""
+
+    event_id: UUID
+    occurred_at: datetime
+    kind: str
+    subject: str | None
+    actor: str | None
+    """Who, as far as a file or its owner says."""
+    source: str | None
+    """Where it was done."""
+    details: dict[str, Any] | None
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Events, newest first."""
+
+    events: tuple[EventEntry, ...]
+    next: str | None
+
+
 class Failures(msgspec.Struct, frozen=True):
     """What went wrong since an instant."""
 

@@ -41,6 +41,7 @@ _EXACT: dict[str, Route] = {
     operator.DEVICES: Route(operator.devices, "devices", "query"),
     operator.VERSIONS: Route(operator.versions, "versions", "query"),
     operator.FAILURES: Route(operator.failures, "failures", "query"),
+    operator.EVENTS: Route(operator.events, "events", "query"),
     metrics.PATH: Route(metrics.metrics, "metrics", "query"),
     "/healthz": Route(health.healthz, "healthz", limited=False),
     "/readyz": Route(health.readyz, "readyz", limited=False),

@@ -66,6 +66,9 @@ class Devices(Protocol):
     ) -> dict[str, list[dict[str, Any]]]:
         """Return failed attempts by signature, and attempts by version; raise ``RecordsUnavailable``."""
 
+    async def events(self, wanted: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+        """Return what happened, newest first; ``wanted`` has filters by name. Raise ``RecordsUnavailable``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

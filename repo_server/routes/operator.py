@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from repo_server.answers import reason_entry
@@ -22,6 +22,7 @@ from repo_server.views import Explanation, OfferEntry
 DEVICES = "/v1/devices"
 VERSIONS = "/v1/versions"
 FAILURES = "/v1/failures"
+EVENTS = "/v1/events"
 FILTERS = (
     "channel", "os", "arch", "health", "org_id", "site_id", "component", "version", "seen_before", "seen_after",
     "shared_id", "registered",
@@ -54,6 +55,21 @@ async def failures(context: Context, call: Call) -> None:
     since = query.instant("since") or context.clock() - timedelta(days=FAILURE_DAYS)
     found = await _asked(context.devices.failures(since, query.text("component"), query.text("version"), query.limit()))
     await call.json({"since": since, **found})
+
+
+async def events(context: Context, call: Call) -> None:
+    """List what happened to releases, rules and credentials, newest first: ``?kind=&subject=&since=&after=NEXT``."""
+    _enter_devices(context, call)
+    query = read_query(call, ("kind", "subject", "since", "after", "limit"))
+    limit = query.limit()
+    wanted = {"kind": query.text("kind"), "subject": query.text("subject"), "since": query.instant("since")}
+    after = query.text("after")
+    if after is not None:
+        wanted["before"], wanted["before_id"] = _event_place(after)
+    rows = await _asked(context.devices.events(wanted, limit))
+    last = rows[-1] if len(rows) == limit else None
+    following = None if last is None else f"{last['event_id']}@{last['occurred_at'].isoformat()}"
+    await call.json({"events": rows, "next": following})
 
 
 async def device(context: Context, call: Call) -> None:
@@ -104,6 +120,14 @@ def _wanted(query: Query) -> dict[str, Any]:
         **{name: query.text(name) for name in ("health", "site_id", "component", "version")},
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _event_place(text: str) -> tuple[datetime, str]:
+    identifier, _, at = text.partition("@")
+    try:
+        return datetime.fromisoformat(at).astimezone(UTC), str(uuid.UUID(identifier))
+    except (ValueError, OverflowError):
+        raise invalid("after", f"{text!r:.80} is not what `next` of a page before was") from None
 
 
 def _organisation(text: str) -> str:

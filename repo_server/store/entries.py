@@ -1,4 +1,4 @@
-"""What is written durably: the records of one request, or events; as bytes for the spool, as SQL for the database."""
+"""What is written durably: the records of one request, or changes; as bytes for the spool, as SQL for the database."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 
 from repo_server.core.wire import UpdateRecord
 from repo_server.store.database import Connection
+from repo_server.store.events import Change, write_changes
 from repo_server.store.records import write_records
 
 
@@ -35,10 +36,31 @@ class Records(msgspec.Struct, frozen=True, tag="records"):
         return [Records(self.device_id, self.received_at, (record,)) for record in self.records]
 
 
-Entry: TypeAlias = Records
+class Changes(msgspec.Struct, frozen=True, tag="changes"):
+    """What happened at one time, each subject at most once."""
+
+    at: datetime
+    changes: tuple[Change, ...]
+
+    @property
+    def weight(self) -> int:
+        """How many subjects this is."""
+        return len(self.changes)
+
+    @property
+    def name(self) -> str:
+        """What this is, for the log."""
+        return f"events of {', '.join(change.subject for change in self.changes)}"
+
+    def parts(self) -> list[Changes]:
+        """Return each change by itself."""
+        return [Changes(self.at, (change,)) for change in self.changes]
+
+
+Entry: TypeAlias = Records | Changes
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Entry)
+_decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 
 def encode(entry: Entry) -> bytes:
@@ -53,14 +75,22 @@ def decode(data: bytes) -> Entry:
 
 def writing(entries: Sequence[Entry]) -> Callable[[Connection], Awaitable[Any]]:
     """Return what writes them in one transaction; what is there already is not written again."""
-    rows = [(entry.device_id, record, entry.received_at) for entry in entries for record in entry.records]
-    write = write_records(rows)
+    rows = [
+        (entry.device_id, record, entry.received_at)
+        for entry in entries
+        if isinstance(entry, Records)
+        for record in entry.records
+    ]
+    # One after the other: a subject may change in each.
+    writes = [write_changes(entry.changes, entry.at) for entry in entries if isinstance(entry, Changes)]
+    writes.append(write_records(rows))
 
     async def work(connection: Connection) -> None:
         # Acknowledged means durable, also where the database or the role is set to another opinion.
         await connection.execute(
             "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
         )
-        await write(connection)
+        for write in writes:
+            await write(connection)
 
     return work

@@ -58,6 +58,8 @@ class Intake:
     database: Database
     spool: Spool
     counters: Counters
+    opened: bool = False
+    """Whether it is known what an earlier process left in the spool."""
     _queue: list[_Waiting] = field(default_factory=list)
     _queued: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,6 +83,7 @@ class Intake:
     async def run(self, stop: asyncio.Event) -> None:
         """Write until ``stop`` is set, and then what waits; raise ``OSError`` if the spool's folder cannot be made."""
         await asyncio.to_thread(self.spool.open)
+        self.opened = True
         try:
             while not stop.is_set():
                 await self._something_to_do(stop)
