@@ -361,7 +361,7 @@ def _most_connections(wanted: int) -> int:
     """Raise the process's limit of descriptors as far as it goes, and return how many connections fit into it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    most = min(wanted, hard - RESERVED_DESCRIPTORS)
+    most = min(wanted, max(hard - RESERVED_DESCRIPTORS, hard // 4))
     if most < wanted:
         _log.info("%d descriptors leave room for %d connections; see LimitNOFILE= or ulimit -n", hard, most)
     return most

@@ -22,6 +22,8 @@ MAX_RUNNING = 4000
 """Requests under way; a check is under way for less than a millisecond."""
 MAX_REPORTS = 256
 """``/v1/status`` requests under way: each may hold a megabyte and waits for the database."""
+MAX_REPORTS_OF_ONE = 64
+"""Of one address: a body may take its time to arrive."""
 MAX_DOWNLOADS = 512
 """Each holds half a megabyte of its file."""
 MAX_DOWNLOADS_OF_ONE = 128
@@ -82,7 +84,7 @@ class Traffic:
             gate.kind: gate
             for gate in (
                 Gate("other", MAX_RUNNING),
-                Gate("report", MAX_REPORTS),
+                Gate("report", MAX_REPORTS, MAX_REPORTS_OF_ONE),
                 Gate("download", MAX_DOWNLOADS, MAX_DOWNLOADS_OF_ONE),
                 Gate("query", MAX_QUERIES),
             )

@@ -95,7 +95,9 @@ def test_a_request_that_arrives_a_byte_at_a_time_is_given_up(tree: Tree, tmp_pat
     ):
         # The second request of a connection, and the first of one.
         in_head.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert in_head.recv(65536).startswith(b"HTTP/1.1 200")
+        first = b""
+        while not first.endswith(b"}"):
+            first += in_head.recv(65536)
         in_head.sendall(b"GET /healthz HTTP/1.1\r\nx-slow: ")
         in_body.sendall(b"POST /v1/check HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n")
         started = time.monotonic()
@@ -116,6 +118,70 @@ def test_a_request_that_arrives_a_byte_at_a_time_is_given_up(tree: Tree, tmp_pat
             dripping.join()
         assert time.monotonic() - started > 1.5
         assert server.offered() == {"service": "1.2.3"}
+
+
+def test_reports_that_do_not_arrive_leave_room_for_everybody_else(tree: Tree, tmp_path: Path) -> None:
+    """Load is shed before the database, by kind of request and by address; checks never wait for reports."""
+
+    def head(address: str) -> bytes:
+        return (
+            f"POST /v1/status HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {address}\r\ncontent-length: 100\r\n\r\n{{"
+        ).encode()
+
+    with (
+        running(tree.root, tmp_path / "state", "--trusted-proxy", "127.0.0.1", "--public-metrics") as server,
+        contextlib.ExitStack() as stack,
+    ):
+        for number in range(4):
+            stack.enter_context(many(server, 64, head(f"203.0.113.{number}")))
+            wait_until(
+                lambda number=number: figure(server, "running_requests", kind="report") == 64 * (number + 1),
+                "they hang",
+            )
+            [over] = stack.enter_context(many(server, 1, head(f"203.0.113.{number}")))
+            answer = over.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: " in answer
+        [elsewhere] = stack.enter_context(many(server, 1, head("203.0.113.99")))
+        assert elsewhere.recv(65536).startswith(b"HTTP/1.1 503"), "256 of them are enough"
+        assert server.offered() == {"service": "1.2.3"}
+        assert len(server.get(f"/v1/packages/{SERVICE}").data) > 0
+        assert figure(server, "shed_requests_total", kind="report") == 5
+
+
+def test_a_client_that_asks_on_and_on_and_reads_nothing_costs_no_memory(tree: Tree, tmp_path: Path) -> None:
+    """The short way writes at once; when the client's window is full it takes the long way, which stops reading."""
+    import json
+
+    body = json.dumps(check_body()).encode()
+    ask = b"POST /v1/check HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with (
+        running(tree.root, tmp_path / "state", "--public-metrics") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection,
+    ):
+        memory = figure_of_process(server, "process_resident_memory_bytes")
+        connection.settimeout(2)
+        sent = sent_until_blocked(connection, ask * 100)
+        assert figure_of_process(server, "process_resident_memory_bytes") - memory < 30_000_000
+        assert server.offered() == {"service": "1.2.3"}
+        connection.settimeout(30)
+        mark = b'"catalogue":'
+        tail, answers = b"", 0
+        while answers < sent // len(ask):
+            part = tail + connection.recv(1 << 20)
+            answers += part.count(mark)
+            tail = part[1 - len(mark) :]
+
+
+def sent_until_blocked(connection: socket.socket, data: bytes) -> int:
+    """Send again and again until nothing more is taken; return how many bytes were."""
+    sent = 0
+    for _ in range(2000):
+        try:
+            sent += connection.send(data)
+        except TimeoutError:
+            return sent
+    raise AssertionError("the server took everything")
 
 
 def test_a_body_that_comes_in_pieces_is_answered_on_the_same_connection(server: RunningServer) -> None:
