@@ -231,3 +231,21 @@ def test_a_leftover_that_cannot_be_removed_does_not_stop_the_way_back(paths: Pat
         installer.restore(item)
         assert not paths.install("service").exists()
         assert (paths.install_root / ".service.left-1" / "stuck").exists()
+
+
+def test_trying_whether_folders_can_be_exchanged_changes_nothing(paths: Paths, installer: Installer) -> None:
+    """FR-SUP-002: an agent that could be gone after a power cut is not replaced."""
+    places = installer.places("updater")
+    for folder in (places.live, places.new):
+        folder.mkdir()
+        (folder / "name").write_text(folder.name)
+    before = {path: path.lstat().st_ino for path in (places.live, places.new)}
+    try:
+        installer.check_exchange("updater")
+        able = True
+    except AgentError as error:
+        able = error.code is not Code.NOT_SUPPORTED
+    assert able is (type(installer._disk) is LinuxDisk)
+    assert {path: path.lstat().st_ino for path in before} == before
+    assert not places.old.exists()
+    assert (places.live / "name").read_text() == "updater"

@@ -239,6 +239,17 @@ def test_the_resident_agent_stays_what_it_is_when_the_new_version_is_not_fit(sto
     assert story.settled() == {"service": "2.1.0", "updater": "2.1.0"}
 
 
+def test_on_trial_a_daemon_must_stay_after_its_check(story: Story) -> None:
+    """It is no proof that it can end."""
+    command = [story.program, "--root-dir", story.endpoint.root, "run", "--trial", "60"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as trial:
+        assert trial.stderr is not None
+        assert trial.stderr.readline() == b"selfcheck ended with 0\n"
+        wait_until(lambda: "poll" in Path(f"/proc/{trial.pid}/wchan").read_text(), "the daemon waits")
+        trial.terminate()
+        assert trial.wait(60) == 1
+
+
 def test_what_requires_the_new_agent_is_installed_by_it(story: Story) -> None:
     new = Package("service", "2.0.0")
     story.repository.publish(new.name, new.build(), requires={"updater": "2.0.0"})
