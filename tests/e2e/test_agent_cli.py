@@ -9,7 +9,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from support.endpoints import Endpoint, endpoint_in
 from support.programs import run
 
 from agent.durable import save
+from agent.status import load_status, save_status
 
 STATUS_KEYS = [
     "last_check_time", "last_update_attempt_time", "last_update_success_time", "installed_components",
@@ -145,6 +147,17 @@ def test_a_server_that_asks_for_time_gets_it(repository: Repository, endpoint: E
     assert repository.calls[path] == 1
     endpoint.run("once", "--if-due")
     assert repository.calls[path] == 1
+
+
+def test_a_next_check_that_a_wrong_clock_put_years_ahead_is_due(repository: Repository, endpoint: Endpoint) -> None:
+    endpoint.install(repository, "service")
+    before = load_status(endpoint.paths.status).status
+    for years, checks in ((0.002, 1), (10, 2)):
+        save_status(
+            endpoint.paths.status, replace(before, next_check_time=datetime.now(UTC) + timedelta(days=365 * years))
+        )
+        endpoint.run("once", "--if-due")
+        assert repository.calls["/v1/check"] == checks
 
 
 def test_plain_http_needs_a_word_for_it(repository: Repository, endpoint: Endpoint) -> None:
