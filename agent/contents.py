@@ -119,6 +119,19 @@ def drop_listings(paths: Paths, component: str, but: str | None) -> None:
             durable.remove(path)
 
 
+def sweep_listings(paths: Paths, installed: Mapping[str, str]) -> None:
+    """Remove the lists of packages that are not installed; raise ``LocalFailure``. ``installed``: component → digest.
+
+    Of a component that the manifest does not know and whose folder is there, they stay: it may be adopted.
+    """
+    for path in (paths.state / FOLDER).glob("*-*.json"):
+        component = path.name.partition("-")[0]
+        if component in installed:
+            drop_listings(paths, component, but=installed[component])
+        elif not paths.install(component).exists():
+            drop_listings(paths, component, but=None)
+
+
 def compare(folder: Path, listing: Listing, globs: Sequence[str]) -> Compared:
     """Return how a folder differs from its list; what ``globs`` match is not compared. Raises ``LocalFailure``."""
     found = list_folder(folder)

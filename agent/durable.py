@@ -119,10 +119,13 @@ def sync_folder(folder: Path) -> None:
     FILES.sync_folder(folder)
 
 
-def sweep(folder: Path) -> None:
-    """Remove temporary files that a killed writer left in a folder; only while holding the lock."""
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove temporary files that a killed writer left in a folder; only while holding the lock.
+
+    ``name``: only those of this file, where others keep theirs beside it.
+    """
     try:
-        for left in folder.glob(f".*{_TEMPORARY_SUFFIX}"):
+        for left in folder.glob(f".{name}.*{_TEMPORARY_SUFFIX}"):
             left.unlink(missing_ok=True)
     except OSError as error:
         raise local_failure(error, f"clean up {folder}") from error

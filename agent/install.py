@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from agent.journal import Item
 from agent.paths import Paths
 from agent.ports import Disk
 from agent.unpack import unpack
-from repo_server.core.model import Platform, ReleaseId
+from repo_server.core.model import COMPONENT_PATTERN, Platform, ReleaseId
 from repo_server.core.package import MANIFEST_NAME, PackageManifest, parse_package_toml
 from repo_server.core.version import Version
 
@@ -180,6 +181,18 @@ class Installer:
             for place in (places.unpacked, places.new, places.old):
                 self._clear(place)
             sync_folder(places.live.parent)
+
+    def sweep(self, installed: Collection[str], but: Collection[str]) -> None:
+        """Remove what lies beside install folders while no sequence is under way. Raises ``LocalFailure``.
+
+        ``but``: components that a person has to look at. Where the folder of an installed one is missing, nobody knows
+        which of the others is still needed; all of them stay.
+        """
+        pattern = rf"\.({COMPONENT_PATTERN})\.(unpacked|new|old)"
+        names = (re.fullmatch(pattern, path.name) for path in self._paths.install_root.glob(".*"))
+        for component in sorted({match[1] for match in names if match} - frozenset(but)):
+            if component not in installed or self.places(component).live.exists():
+                self.clean(component)
 
     def staged(self, component: str) -> PackageManifest:
         """Return the ``package.toml`` of what was unpacked; raise ``LocalFailure(STATE_DAMAGED)``."""

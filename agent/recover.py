@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from agent import durable
 from agent.actions import are_committed
 from agent.codes import Code
+from agent.contents import FOLDER, sweep_listings
 from agent.endpoint import Endpoint
 from agent.errors import AgentError
 from agent.journal import Entry, Failure
@@ -19,6 +20,7 @@ from agent.platform.logcap import MAX_BYTES, trim_logs
 from agent.quarantine import ATTEMPTS, load_quarantine
 from agent.registration import refresh_agent
 from agent.removal import finish_removal
+from agent.standing import Standing
 from agent.steps import Step
 from agent.units import unit_of_installed
 from repo_server.core.package import ServiceKind
@@ -42,7 +44,10 @@ def recover(endpoint: Endpoint) -> Recovered:
     entry = settle(endpoint)
     finish_removal(endpoint)
     refresh_agent(endpoint)
-    return Recovered(entry, ensure_running(endpoint))
+    recovered = Recovered(entry, ensure_running(endpoint))
+    if entry is None:
+        Standing(endpoint).corrected()
+    return recovered
 
 
 def settle(endpoint: Endpoint) -> Entry | None:
@@ -50,8 +55,12 @@ def settle(endpoint: Endpoint) -> Entry | None:
 
     Raises ``Stuck`` when the last step cannot be finished, and ``LocalFailure``.
     """
-    for folder in (endpoint.paths.state, endpoint.paths.install_root, endpoint.paths.spool, endpoint.paths.run):
+    paths = endpoint.paths
+    for folder in (paths.state, paths.install_root, paths.spool, paths.run, paths.downloads, paths.state / FOLDER):
         durable.sweep(folder)
+    # Others may keep their files beside these.
+    for file in (paths.config, paths.root_json, paths.manifest):
+        durable.sweep(file.parent, file.name)
     for name, size in sorted(trim_logs(endpoint.paths.run).items()):
         if size > MAX_BYTES:
             endpoint.log.info("what a component wrote was cut", log=name, bytes=size)
@@ -85,6 +94,8 @@ def _settle(endpoint: Endpoint) -> Entry | None:
     if found.entry is None:
         # Also the copy of a sequence that was never begun.
         endpoint.journal.clear()
+        if found.damage is None:
+            _tidy(endpoint)
         return None
     attempt = found.entry.sequence.attempt_id
     endpoint.log.warning("an update was interrupted", attempt_id=attempt, step=found.entry.step)
@@ -101,3 +112,17 @@ def _settle(endpoint: Endpoint) -> Entry | None:
     how = "finished" if final.failure is None else "taken back"
     endpoint.log.warning("the interrupted update is settled", attempt_id=attempt, how=how)
     return final
+
+
+def _tidy(endpoint: Endpoint) -> None:
+    """Remove what earlier sequences could not (FR-UPD-008); what still cannot be removed is tried again."""
+    loaded = load_manifest(endpoint.paths.manifest)
+    if loaded.damage is not None:
+        return
+    installed = {name: component.sha256 for name, component in loaded.manifest.components.items()}
+    quarantine, _ = load_quarantine(endpoint.paths.state / ATTEMPTS)
+    try:
+        endpoint.installer.sweep(installed, [name for name in installed if quarantine.holds(name) is not None])
+        sweep_listings(endpoint.paths, installed)
+    except AgentError as error:
+        endpoint.log.warning("left behind for now", code=error.code, error=error.message)

@@ -46,6 +46,7 @@ class Spool:
         """Keep a record durably; the same id twice is one record. Raises ``LocalFailure``."""
         path = self._path(str(record.record_id))
         if durable.load(path, fall_back=False).payload is not None:
+            self._sync()
             return Spooled(is_new=False)
         durable.save(path, {"record": msgspec.to_builtins(record)}, keep_previous=False)
         excess = len(self._files()) - self._max_records
@@ -74,6 +75,13 @@ class Spool:
     def discard(self, record_id: str) -> None:
         """Forget a record that the server has taken or will never take; idempotent. Raises ``LocalFailure``."""
         durable.remove(self._path(record_id))
+
+    def _sync(self) -> None:
+        """Make the names durable: whoever put a record here may have been killed before that."""
+        try:
+            durable.sync_folder(self._folder)
+        except OSError as error:
+            raise local_failure(error, f"flush the spool {self._folder}") from error
 
     def _path(self, record_id: str) -> Path:
         return self._folder / f"{uuid.UUID(record_id)}{_SUFFIX}"

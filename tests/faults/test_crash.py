@@ -30,3 +30,18 @@ def test_a_disk_that_is_full_at_the_commit_never_leaves_old_folders_under_a_new_
 def test_a_step_that_could_not_be_written_down_has_not_begun() -> None:
     """A component that was to be stopped next was stopped, not started again, and nobody knew."""
     crash("--table", "update", "--step", "pre_hook", "--kind", "full", "--sample", "6")
+
+
+def test_after_a_recovery_the_status_says_what_is_installed() -> None:
+    """FR-STA-001: killed behind the last step of the journal, it said "in progress" until the next cycle."""
+    crash("--table", "update", "--step", "clean", "--kind", "kill", "--sample", "10", "--shift", "-1")
+
+
+def test_a_recovery_removes_what_an_error_left_behind() -> None:
+    """FR-UPD-008: a backup that could not be removed lay there until the next update of that component."""
+    crash("--table", "update", "--step", "clean", "--kind", "EIO", "--sample", "10")
+
+
+def test_a_recovery_removes_the_temporary_files_of_a_download() -> None:
+    """FR-UPD-008: the recovery before looked into other folders only."""
+    crash("--table", "update", "--step", "download", "--kind", "kill", "--sample", "8")
