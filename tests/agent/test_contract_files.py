@@ -299,6 +299,8 @@ def test_on_windows_a_folder_that_others_may_fill_is_tightened_once(
         ("O:BAD:(A;;WDWO;;;IU)(A;;SD;;;BG)(A;;DT;;;AN)", "BA", False, (), ("IU", "BG", "AN")),
         ("O:BAD:(XA;;FA;;;WD;(Member_of {SID(BA)}))", "BA", False, ("WD",), ("WD",)),
         ("O:BAD:(A;;??;;;WD)", "BA", False, ("WD",), ("WD",)),
+        ("O:BAD:(A;;FR;;;SY", "BA", False, ("everybody",), ("everybody",)),
+        ("O:BAD:(A;;FR)", "BA", False, ("everybody",), ("everybody",)),
         ("O:BAD:NO_ACCESS_CONTROL", "BA", False, ("everybody",), ("everybody",)),
         ("O:S-1-5-32-544", "S-1-5-32-544", False, ("everybody",), ("everybody",)),
         ("", "", False, ("everybody",), ("everybody",)),

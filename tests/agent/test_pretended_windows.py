@@ -24,6 +24,13 @@ TESTS = Path(__file__).resolve().parent.parent
 WINDOWS = Platform(Os.WINDOWS, Arch.AMD64)
 
 
+STAYS = """\
+#!/bin/sh
+trap 'exit 0' TERM
+while :; do sleep 0.05; done
+"""
+
+
 class Machine:
     """The child, and the folders that are its drives."""
 
@@ -33,7 +40,11 @@ class Machine:
         self.installed = root / "Program Files" / "commandit"
         for folder in ("ProgramData", "Program Files"):
             (root / folder).mkdir(parents=True)
+        program = root / "agent"
+        program.write_text(STAYS)
+        program.chmod(0o755)
         environment = {
+            "AGENT_PROGRAM": str(program),
             "PYTHONPATH": f"{TESTS}:{TESTS.parent}",
             "PATH": "nowhere",
             "REAL_PATH": os.environ["PATH"],
@@ -129,7 +140,7 @@ case "$*" in *checknow*) while read -r line; do :; done; echo asked >> "$0.said"
 def test_the_resident_agent_is_a_service_that_checks_and_ends_when_it_is_told(machine: Machine) -> None:
     """Its children are a script, which notes what it is started with; the last one ends when it is asked to."""
     (machine.root / "ProgramData" / "commandit" / "state" / "run").mkdir(parents=True)
-    script = machine.root / "agent"
+    script = machine.root / "child"
     script.write_text(CHILD)
     script.chmod(0o755)
     assert machine.ask("!service", script) == {"exit": 0, "states": [4, 3, 1]}
@@ -141,12 +152,9 @@ def test_the_resident_agent_is_a_service_that_checks_and_ends_when_it_is_told(ma
 def test_a_whole_life_of_an_endpoint(machine: Machine, repository: Repository) -> None:
     for name in ("service", "probe"):
         publish(repository, name, "1.0.0")
-    machine.run(
-        "install", "--server", repository.url, "--root", repository.root_json, "--components", "service,probe",
-        "--run-as", "none",
-    )  # fmt: skip
+    machine.run("install", "--server", repository.url, "--root", repository.root_json, "--components", "service,probe")
     assert machine.versions() == {"probe": "1.0.0", "service": "1.0.0"}
-    assert machine.running() == ["commandit-service", "commandit-probe"]
+    assert machine.running() == ["commandit-service", "commandit-probe", "commandit-updater"]
     assert (machine.root / "ProgramData" / "commandit" / "updater.conf").exists()
     for name in ("service", "probe"):
         publish(repository, name, "1.1.0")
@@ -162,7 +170,7 @@ def test_a_whole_life_of_an_endpoint(machine: Machine, repository: Repository) -
     assert {one["name"]: one["version"] for one in told["installed_components"]} == machine.versions()
     assert "same" in machine.run("verify", "--json")
     machine.run("recover")
-    assert len(machine.running()) == 2
+    assert len(machine.running()) == 3
     assert machine.ask("!handles") == []
     machine.run("uninstall", "--purge")
     assert machine.ask("!services") == {}

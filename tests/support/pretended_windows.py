@@ -201,6 +201,8 @@ def main(folder: str) -> None:
     from simulators.windows import WindowsSimulator
 
     simulator = WindowsSimulator(folder, {"PATH": os.environ["REAL_PATH"]})
+    # What the agent takes for itself.
+    sys.executable = os.environ["AGENT_PROGRAM"]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     forget_posix()
