@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.bench import agent, check, download, promotion, scan
+from tools.bench import agent, check, download, fleet, promotion, scan
 from tools.bench.result import Result
 
 ALL: dict[str, Callable[[Path], list[Result]]] = {
     "agent": agent.run,
     "check": check.run,
     "download": download.run,
+    "fleet": fleet.run,
     "promotion": promotion.run,
     "scan": scan.run,
 }
