@@ -108,6 +108,16 @@ class Recording:
                 else None
             ),
         )
+        shared = self.check_ins.shared
+        conditions.watch(
+            "shared_ids",
+            lambda: (
+                f"{len(shared)} device ids are used by more than one machine, {next(iter(shared))} among them; see: "
+                "repotool devices list --shared-id"
+                if shared
+                else None
+            ),
+        )
         events = self.events
         if events is not None:
             conditions.watch("events_not_written", lambda: events.trouble)

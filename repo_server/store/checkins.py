@@ -27,6 +27,8 @@ MAX_WAITING = 100_000
 ChannelOf: TypeAlias = Callable[[CheckRequest], AssignedChannel | None]
 """Says which channel a device is on (L31); ``None`` while that is not known."""
 
+MAX_SHARED = 10_000
+
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +46,8 @@ class CheckInWriter:
     database: Database
     counters: Counters
     channel_of: ChannelOf
+    shared: dict[str, None] = field(default_factory=dict)
+    """Ids that more than one machine was seen to use since the start; the first of them leave when there are many."""
     _waiting: dict[str, _CheckIn] = field(default_factory=dict)
     _full: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -115,11 +119,7 @@ class CheckInWriter:
             self.counters.check_in_batches += 1
             self.counters.last_check_in_batch = len(batch)
             for device_id in shared:
-                _log.warning(
-                    "%s is used by more than one machine: what it reports goes back and forth",
-                    device_id,
-                    extra={"event": "shared_id", "device_id": device_id},
-                )
+                self._note_shared(device_id)
         except (*DATA_ERRORS, RecursionError) as error:
             if len(batch) == 1:
                 await self._write_beside(batch, error)
@@ -128,6 +128,17 @@ class CheckInWriter:
             ids = list(batch)
             for part in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
                 await self._write({device_id: batch[device_id] for device_id in part})
+
+    def _note_shared(self, device_id: str) -> None:
+        if device_id not in self.shared:
+            _log.warning(
+                "%s is used by more than one machine: what it reports goes back and forth",
+                device_id,
+                extra={"event": "shared_id", "device_id": device_id},
+            )
+        self.shared[device_id] = None
+        if len(self.shared) > MAX_SHARED:
+            del self.shared[next(iter(self.shared))]
 
     async def _write_beside(self, batch: dict[str, _CheckIn], refusal: Exception) -> None:
         """Keep a device that ``devices`` refuses (it may have constraints that we do not know) where it is seen."""

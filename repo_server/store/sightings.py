@@ -106,8 +106,8 @@ def _in_order(new: str) -> str:
     return f"(d.last_agent_checkin > {new}.last_agent_checkin AND d.last_agent_checkin < {ahead}) IS NOT TRUE"
 
 
-# Those that have just become evident.
-_EVIDENT = f"SELECT device_id FROM written WHERE seen_returns = {RETURNS} AND shared_id_at = last_agent_checkin"  # noqa: S608 -- a constant
+# Those that went back and forth once more.
+_EVIDENT = f"SELECT device_id FROM written WHERE seen_returns >= {RETURNS} AND shared_id_at = last_agent_checkin"  # noqa: S608 -- a constant
 _RETURNING = "RETURNING d.device_id, d.seen_returns, d.shared_id_at, d.last_agent_checkin"
 
 

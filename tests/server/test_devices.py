@@ -163,6 +163,8 @@ def test_an_id_that_two_machines_use_is_noticed(fleet: RunningServer) -> None:
                 fleet.log_path,
             )
     found = listed(fleet, "shared_id=true")
+    wrong = {item["code"]: item["message"] for item in fleet.get("/v1/problems").json()["server"]}
+    assert wrong["shared_ids"].startswith("2 device ids")
     for name, (_, shared) in STORIES.items():
         assert (ids[name] in found) is shared, name
         assert (f"{ids[name]} is used by more than one machine" in fleet.log) is shared, name

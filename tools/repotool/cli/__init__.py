@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from repotool.cli import facts, keys, packages, releases
+from repotool.cli import facts, fleet, keys, packages, releases
 from repotool.cli.failures import SentenceGroup
 
 _EPILOG = """\
@@ -30,7 +30,7 @@ def repotool(context: click.Context, tree: Path | None) -> None:
     context.obj = tree
 
 
-for command in (*keys.COMMANDS, *packages.COMMANDS, *releases.COMMANDS, *facts.COMMANDS):
+for command in (*keys.COMMANDS, *packages.COMMANDS, *releases.COMMANDS, *facts.COMMANDS, *fleet.COMMANDS):
     repotool.add_command(command)
 
 
