@@ -46,7 +46,7 @@ def be_on_trial(root_dir: str, seconds: str, more: Sequence[str]) -> int:
     """Show the agent that runs here that this one could replace it; return the exit code (FR-SUP-003)."""
     from agent.trial import Trial
 
-    return Trial(_surroundings(root_dir), Waiting()).stand(["selfcheck", *more], float(seconds))
+    return Trial(_surroundings(root_dir), Waiting(), float(seconds), more).stand()
 
 
 def _surroundings(root_dir: str) -> Surroundings:

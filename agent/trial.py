@@ -1,39 +1,54 @@
 """The daemon on trial: a new version shows its predecessor that it starts, checks itself, and stays (FR-SUP-003).
 
 It runs from where it was staged, in the service and the environment of the one that watches it. It is the daemon's
-real loop, with ``selfcheck`` as its only child: it starts no component and makes no cycle.
+real loop, but its only child is ``selfcheck``, and nobody can ask it for anything: it starts no component and makes no
+cycle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.daemon import LONGEST_WAIT, Daemon, Surroundings
+from agent.daemon import Daemon, Surroundings
 from agent.platform.resident import Waiting
 
 
 class Trial(Daemon):
-    """A daemon that ends by itself."""
+    """A daemon that ends by itself, ``seconds`` after its check."""
 
-    def __init__(self, around: Surroundings, waiting: Waiting) -> None:
+    def __init__(self, around: Surroundings, waiting: Waiting, seconds: float, more: Sequence[str]) -> None:
+        """``more``: options for the check."""
         super().__init__(around, waiting)
+        self._seconds = seconds
+        self._more = more
         self._code: int | None = None
-        self._until = 0.0
+        self._until: float | None = None
 
-    def stand(self, selfcheck: Sequence[str], seconds: float) -> int:
-        """Run the check in a child, then stay for some seconds; return the exit code, 0 if all went well."""
-        with self._waiting:
-            self._start(*selfcheck)
-            while self._child is not None:
-                self._wait()
-            self._until = self._around.monotonic() + seconds
-            while self._code == 0 and not self._waiting.ending and self._until > self._around.monotonic():
-                self._wait()
-        return 1 if self._code is None or self._waiting.ending else abs(self._code)
+    def stand(self) -> int:
+        """Be a daemon for that long; return the exit code, 0 if all went well."""
+        stayed = self.run()
+        return abs(self._code) if stayed and self._code is not None else 1
+
+    def _listen(self) -> None:
+        # The one that watches does.
+        pass
+
+    def _start(self, *command: str) -> None:
+        if command == ("recover",):
+            super()._start("selfcheck", *self._more)
+            if self._child is None:
+                self._until = self._around.monotonic()
+        else:
+            self._appointment.put_off()
 
     def _ended(self, verb: str, code: int) -> None:
         self._around.say(f"{verb} ended with {code}")
         self._code = code
+        self._until = self._around.monotonic() + (self._seconds if code == 0 else 0.0)
+
+    def _is_succeeded(self) -> bool:
+        return self._until is not None and self._until <= self._around.monotonic()
 
     def _patience(self) -> float:
-        return LONGEST_WAIT if self._child is not None else max(0.0, self._until - self._around.monotonic())
+        rest = super()._patience()
+        return rest if self._until is None else max(0.0, min(rest, self._until - self._around.monotonic()))
