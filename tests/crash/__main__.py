@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -25,6 +26,8 @@ def main() -> int:
     """Run the trials that the command line names; return 1 if any failed."""
     options = _options()
     _go_apart()
+    # The first process of a namespace does not end by itself when it is told to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = scratch()
     bench = Bench(folder / "bench-0")
     try:

@@ -48,7 +48,11 @@ class Fault:
 class Tap:
     """Watches one process. ``install`` cannot be taken back."""
 
-    def __init__(self, root: Path, log: str, fault: Fault | None = None, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self, root: Path, log: str, fault: Fault | None = None, recorder: Recorder | None = None, *, flush: bool = False
+    ) -> None:
+        """``flush``: flushes reach the disk."""
+        self._flush = flush
         self.count = 0
         self._root = os.path.realpath(root)
         self._log = os.path.join(self._root, log)
@@ -199,7 +203,7 @@ class Tap:
         self._fail(kind, where)
         self._inside = True
         try:
-            if name in FLUSHES:
+            if name in FLUSHES and not self._flush:
                 done = _nothing
             if self._recorder is None:
                 return done()
