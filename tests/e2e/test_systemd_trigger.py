@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 
 import pytest
 from simulators.repository import Repository
@@ -11,6 +12,8 @@ from support.endpoints import wait_until
 from support.machine import Machine
 from support.systemd import install, package, publish, runs
 from support.triggers import ask
+
+from agent.trigger import SPACING
 
 pytestmark = pytest.mark.root
 
@@ -32,14 +35,17 @@ def test_by_the_socket_and_from_the_service_itself(machine: Machine, machine_rep
     socket = machine.root / "var/lib/commandit/run/update.sock"
     assert socket.stat().st_mode & 0o777 == 0o600
     publish(repository, package("service", "1.1.0", program=CALLING, health='kind = "process"\nprobation_seconds = 4'))
+    began = time.monotonic()
     assert ask(socket) == "accepted\n"
-    assert ask(socket) == "already running\n"
+    assert ask(socket).startswith(("already running", "too soon"))
     assert ask(socket, b"uninstall\n").startswith("not understood")
     wait_until(lambda: machine.installed() == {"service": "1.1.0"}, "the update is done")
     assert runs(machine, "service") == "1.1.0"
     wait_until(lambda: len(repository.final("service")) == 2, "it is reported")
     assert repository.final("service")[-1].trigger_source == "manual"
-    assert re.fullmatch(r"too soon, in \d+ s\n", ask(socket))
+    if time.monotonic() - began < SPACING / 2:
+        # A machine that took longer would be let through, and right to be.
+        assert re.fullmatch(r"too soon, in \d+ s\n", ask(socket))
     asked = len(repository.checks)
 
     publish(repository, package("service", "1.2.0"))
