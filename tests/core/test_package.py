@@ -100,6 +100,18 @@ def test_every_kind_of_health_check_is_read(table: str, kind: HealthKind) -> Non
     assert parse(f"{HEAD}[health]\n{table}").health.kind is kind
 
 
+@pytest.mark.parametrize(
+    ("component", "said", "session"),
+    [("ui", "", True), ("service", "", False), ("ui", "session = false", False), ("service", "session = true", True)],
+)
+def test_the_ui_belongs_to_a_user_session_unless_its_package_says_otherwise(
+    component: str, said: str, session: bool
+) -> None:
+    """L43, FR-CMP-007."""
+    text = HEAD.replace('"service"', f'"{component}"')
+    assert parse(f"{text}[service]\n{said}\n").service.session is session
+
+
 def head(**changes: str) -> str:
     fields = {"component": "service", "version": "1.2.3", "os": "linux", "arch": "amd64"} | changes
     return "".join(f'{name} = "{value}"\n' for name, value in fields.items() if value != "-")
