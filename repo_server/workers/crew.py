@@ -51,6 +51,7 @@ class Crew:
     """Tells a new worker what it needs."""
     heard: Callable[[Member, Message], None]
     """Takes what workers say, but for signs of life."""
+    silent_seconds: float = SILENT_SECONDS
     members: dict[int, Member] = field(default_factory=dict)
     restarts: int = 0
     """Workers that were replaced since the start."""
@@ -147,8 +148,8 @@ class Crew:
             if now - before > 3 * _LOOK_SECONDS:
                 # It was us who stood still; what it said meanwhile has not been read yet.
                 member.heard = now
-            if now - member.heard > SILENT_SECONDS:
-                _log.error("worker %d says nothing for %.0f s and is killed", member.number, SILENT_SECONDS)
+            if now - member.heard > self.silent_seconds:
+                _log.error("worker %d says nothing for %.0f s and is killed", member.number, self.silent_seconds)
                 member.process.kill()
                 return
 

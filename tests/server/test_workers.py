@@ -163,6 +163,20 @@ def test_a_restart_on_a_socket_that_stays_open_loses_no_request(
         assert asking.connections > connections, "the clients were not told to connect again"
 
 
+@pytest.mark.parametrize("options", [(), THREE])
+def test_what_has_come_in_before_the_signal_is_answered(tree: Tree, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """SIGTERM under load: nobody loses a request on an open connection; new ones find nobody."""
+    with running(tree.root, tmp_path / "state", *options, database=True) as server:
+        with load(server.url, reports=True) as asking:
+            asking.wait_for(200)
+            assert server.stop() == 0
+        assert asking.errors
+        assert all("on a new connection" in error for error in asking.errors), asking.errors
+    with running(tree.root, tmp_path / "state", database=True) as server:
+        stored = query(server.state, "SELECT record_id::text FROM agent_update_status_log")
+        assert sorted(row[0] for row in stored) == sorted(asking.records)
+
+
 def test_a_socket_that_others_can_reach_is_refused_without_secrets(tree: Tree, tmp_path: Path) -> None:
     """NFR-SRV-010 holds for the address that is listened on, whoever opened it."""
     with (

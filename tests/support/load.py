@@ -73,7 +73,7 @@ class Load:
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {error} on {'a new' if fresh else 'an open'} connection"
         finally:
             with self._lock:
                 self.connections += fresh
