@@ -85,7 +85,8 @@ class Standing:
         if quarantine.held:
             held = quarantine.held[0]
             status, code = OperationStatus.CRITICAL, Code.ROLLBACK_FAILED
-            message = f"{held.component} could not be taken back and is stopped: {held.message}"
+            how = "may still run, for it cannot be stopped" if held.code is Code.STOP_FAILED else "is stopped"
+            message = f"{held.component} could not be taken back and {how}: {held.message}"
         changes: dict[str, object] = {"last_update_success_time": self._now()} if result.installed else {}
         self._change(
             **changes,
