@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from repo_server.core.channels import AssignedChannel, resolve
+from repo_server.core.channels import AssignedChannel
 from repo_server.core.model import Channel, Release
 from repo_server.core.offer import Decision, Offer, Reason, decide
 from repo_server.core.policy import ChannelPolicy
@@ -39,6 +39,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     offered: msgspec.Raw | None
     """Names and versions in the answer, as JSON for the audit (NFR-AUD-001); ``None``: nothing is offered."""
+    channel: AssignedChannel
 
 
 class _Offered(msgspec.Struct, frozen=True, gc=False):
@@ -78,7 +79,7 @@ class Answers:
             return known
         decision = decide(snapshot.catalogue, device_of(request), now)
         body = _encoder.encode(response(decision, packages, self.next_check_seconds, snapshot.generation))
-        answer = Answer(body, _summary(decision))
+        answer = Answer(body, _summary(decision), decision.channel)
         if decision.universal:
             if len(self._remembered) >= MAX_REMEMBERED:
                 # Something unusual is going on (hostile Hosts, say); starting again costs one decision per answer.
@@ -101,13 +102,6 @@ def _assignments(policy: ChannelPolicy, request: CheckRequest, device_id: str | 
         policy.sites.get((request.site_id or "").strip().lower()),
         policy.organisations.get((request.org_id or "").strip().lower()),
     )
-
-
-def channel_of(snapshot: Snapshot, request: CheckRequest) -> AssignedChannel:
-    """Return the channel that a device is on, which has nothing to do with what it has installed (L31)."""
-    catalogue = snapshot.catalogue
-    device = device_of(msgspec.structs.replace(request, components=()))
-    return resolve(device, catalogue.policy, catalogue.config.default_channel)
 
 
 def response(decision: Decision, packages: str, next_check_seconds: int, generation: int) -> CheckResponse:

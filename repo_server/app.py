@@ -20,7 +20,7 @@ from typing import Any
 
 import uvicorn
 
-from repo_server.answers import Answers, channel_of
+from repo_server.answers import Answers
 from repo_server.auth import KeyFile, Keys, parse_secrets
 from repo_server.conditions import Conditions
 from repo_server.connections import RESERVED_DESCRIPTORS, Connections
@@ -43,7 +43,7 @@ from repo_server.guard import Guard
 from repo_server.heart import Heart
 from repo_server.httpserver import HttpServer
 from repo_server.listener import listening, require_tree, url_of
-from repo_server.live import Live, Snapshot
+from repo_server.live import Snapshot
 from repo_server.protocol import LimitedHttp
 from repo_server.recording import NothingRecorded, Recording, StoredDevices, StoredRecords
 from repo_server.routes.application import Application
@@ -105,7 +105,7 @@ def serve(settings: Settings, manager: ServiceManager, say: Callable[[str], None
         gather_spools(settings.state, 1)
         events = _events(settings, guard.secrets, guard.tokens)
         feed = _tree_feed(settings, [events.follow])
-        recording = None if source is None else _recording(settings, source, feed.live, events=events)
+        recording = None if source is None else _recording(settings, source, events=events)
         heart = Heart(manager, settings.tree, feed.watcher.busy_seconds)
         return runner.run(Server(settings, guard, traffic, recording, feed, tls, say, heart).run(listener))
 
@@ -122,7 +122,7 @@ def work(descriptor: int, number: int) -> bool:
         traffic = Traffic.make(settings, wall_clock, random.random, number)
         source = _workers_source(settings)
         link = Link(channel, None if source is None else MainsDatabase(source))
-        recording = None if link.database is None else _recording(settings, link.database, link.live, number)
+        recording = None if link.database is None else _recording(settings, link.database, number)
         guard, tls = _guard(settings, traffic), _tls(settings)
         server = Server(settings, guard, traffic, recording, link, tls, lambda _: link.say_ready())
         server.conditions.elsewhere = lambda: link.conditions
@@ -146,7 +146,7 @@ async def _run_main(
 
     events = _events(settings, *_key_files(settings), refresh=True)
     feed = _tree_feed(settings, [follow, events.follow])
-    recording = None if source is None else _recording(settings, source, feed.live, events=events)
+    recording = None if source is None else _recording(settings, source, events=events)
     heart = Heart(manager, settings.tree, feed.watcher.busy_seconds)
     exposition = Exposition([lambda: of_workers(main.ready, main.restarts)])
     if recording is not None:
@@ -435,13 +435,12 @@ def _events(settings: Settings, secrets: KeyFile | None, tokens: KeyFile, *, ref
 
 
 def _recording(
-    settings: Settings, source: Source, live: Live, worker: int | None = None, events: EventRecorder | None = None
+    settings: Settings, source: Source, worker: int | None = None, events: EventRecorder | None = None
 ) -> Recording:
     return Recording.make(
         source,
         settings.state / spool_name(worker or 0),
         wall_clock,
-        lambda request: channel_of(live.current, request) if live.ready else None,
         spool_megabytes=settings.spool_megabytes / settings.workers,
         keep_months=settings.log_retention_months,
         migrates=worker is None,

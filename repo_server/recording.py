@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from repo_server.conditions import Conditions
+from repo_server.core.channels import AssignedChannel
 from repo_server.core.wire import CheckRequest, UpdateRecord
 from repo_server.eventlog import EventRecorder
 from repo_server.routes.context import RecordsUnavailable, Rejected
 from repo_server.store import DatabaseAway
-from repo_server.store.checkins import ChannelOf, CheckInWriter
+from repo_server.store.checkins import CheckInWriter
 from repo_server.store.counters import Counters
 from repo_server.store.database import Database, State
 from repo_server.store.devices import DeviceFilter, DeviceReader
@@ -52,7 +53,6 @@ class Recording:
         source: Source,
         spool: Path,
         clock: Callable[[], datetime],
-        channel_of: ChannelOf,
         *,
         spool_megabytes: float,
         keep_months: int,
@@ -67,7 +67,7 @@ class Recording:
         return cls(
             database,
             counters,
-            CheckInWriter(database, counters, channel_of),
+            CheckInWriter(database, counters),
             Intake(database, Spool(spool, int(spool_megabytes * _MEGABYTE)), counters),
             Upkeep(database, clock, keep_months),
             events,
@@ -182,7 +182,14 @@ class StoredDevices:
 class NothingRecorded:
     """A server without a database: agents are served, nothing is remembered."""
 
-    def put(self, device_id: str, previous_ids: Sequence[str], request: CheckRequest, now: datetime) -> None:
+    def put(
+        self,
+        device_id: str,
+        previous_ids: Sequence[str],
+        request: CheckRequest,
+        channel: AssignedChannel,
+        now: datetime,
+    ) -> None:
         """Forget it."""
 
     async def store(self, _device_id: str, _records: Sequence[UpdateRecord], _now: datetime) -> NoReturn:

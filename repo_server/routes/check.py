@@ -76,7 +76,7 @@ def _decide(context: Context, call: Call, packages: str, request: CheckRequest, 
     context.traffic.requests.count_check(bool(answer.offered))
     if device_id is not None:
         previous = _previous(request, device_id) if request.previous_ids else ()
-        context.check_ins.put(device_id, previous, request, now)
+        context.check_ins.put(device_id, previous, request, answer.channel, now)
     return answer.body
 
 

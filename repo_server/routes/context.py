@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from repo_server.answers import PACKAGES, Answers
 from repo_server.conditions import Conditions
+from repo_server.core.channels import AssignedChannel
 from repo_server.core.wire import CheckRequest, UpdateRecord
 from repo_server.exposition import Exposition
 from repo_server.files import FileSender
@@ -35,8 +36,15 @@ class Rejected:
 class CheckIns(Protocol):
     """Remembers that a device asked. Never blocks, never fails: a check is answered whatever the database does."""
 
-    def put(self, device_id: str, previous_ids: Sequence[str], request: CheckRequest, now: datetime) -> None:
-        """Take a check-in; a newer one of the same device replaces it."""
+    def put(
+        self,
+        device_id: str,
+        previous_ids: Sequence[str],
+        request: CheckRequest,
+        channel: AssignedChannel,
+        now: datetime,
+    ) -> None:
+        """Take a check-in, with the channel that was answered for; a newer one of the same device replaces it."""
 
 
 class Records(Protocol):

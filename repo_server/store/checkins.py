@@ -7,7 +7,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
+
+import msgspec
 
 from repo_server.core.channels import AssignedChannel
 from repo_server.core.wire import CheckRequest
@@ -24,18 +26,15 @@ FLUSH_SECONDS = 0.5
 MAX_WAITING = 100_000
 """Devices kept in memory while the database is away; beyond that the longest-waiting one is dropped."""
 
-ChannelOf: TypeAlias = Callable[[CheckRequest], AssignedChannel | None]
-"""Says which channel a device is on (L31); ``None`` while that is not known."""
-
 MAX_SHARED = 10_000
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _CheckIn:
+class _CheckIn(msgspec.Struct, frozen=True, gc=False):
     previous_ids: tuple[str, ...]
     request: CheckRequest
+    channel: AssignedChannel
     at: datetime
 
 
@@ -45,19 +44,25 @@ class CheckInWriter:
 
     database: Database
     counters: Counters
-    channel_of: ChannelOf
     shared: dict[str, None] = field(default_factory=dict)
     """Ids that more than one machine was seen to use since the start; the first of them leave when there are many."""
     _waiting: dict[str, _CheckIn] = field(default_factory=dict)
     _full: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def put(self, device_id: str, previous_ids: Sequence[str], request: CheckRequest, now: datetime) -> None:
+    def put(
+        self,
+        device_id: str,
+        previous_ids: Sequence[str],
+        request: CheckRequest,
+        channel: AssignedChannel,
+        now: datetime,
+    ) -> None:
         """Take a check-in; never blocks, never fails."""
         waiting = self._waiting
         before = waiting.get(device_id)
         if before is not None and before.previous_ids and not previous_ids:
             previous_ids = before.previous_ids
-        waiting[device_id] = _CheckIn(tuple(previous_ids), request, now)
+        waiting[device_id] = _CheckIn(tuple(previous_ids), request, channel, now)
         if len(waiting) > MAX_WAITING:
             del waiting[next(iter(waiting))]
             self.counters.check_ins_dropped += 1
@@ -113,7 +118,7 @@ class CheckInWriter:
 
     async def _write(self, batch: dict[str, _CheckIn]) -> None:
         try:
-            shared = await self.database.run(_statements(batch, self.channel_of))
+            shared = await self.database.run(_statements(batch))
             self.counters.failing = None
             self.counters.check_ins_written += len(batch)
             self.counters.check_in_batches += 1
@@ -144,21 +149,16 @@ class CheckInWriter:
         """Keep a device that ``devices`` refuses (it may have constraints that we do not know) where it is seen."""
         _log.error("check-in of %s refused by the database: %s", next(iter(batch)), refusal)
         try:
-            await self.database.run(_statements(batch, self.channel_of, BESIDE))
+            await self.database.run(_statements(batch, BESIDE))
         except (*DATA_ERRORS, RecursionError):
             self.counters.check_ins_dropped += 1
 
 
-def _statements(
-    batch: dict[str, _CheckIn], channel_of: ChannelOf, statement: str | None = None
-) -> Callable[[Connection], Any]:
+def _statements(batch: dict[str, _CheckIn], statement: str | None = None) -> Callable[[Connection], Any]:
     """Return what writes a batch and returns the ids that turned out to be shared."""
     former = [(device_id, old) for device_id, item in batch.items() for old in item.previous_ids]
     document = clean_json(
-        [
-            row_of(device_id, item.previous_ids, item.request, item.at, channel_of(item.request))
-            for device_id, item in batch.items()
-        ]
+        [row_of(device_id, item.previous_ids, item.request, item.at, item.channel) for device_id, item in batch.items()]
     )
 
     async def write(connection: Connection) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -157,7 +158,7 @@ WITH sent AS MATERIALIZED (
 """For the wider ``devices`` of CommandIT: rows that are there are updated, all others are kept beside it."""
 
 
-class Row(msgspec.Struct, omit_defaults=True):
+class Row(msgspec.Struct, omit_defaults=True, gc=False):
     """One device in the document; the names are those of the columns."""
 
     device_id: str
@@ -184,10 +185,10 @@ class Row(msgspec.Struct, omit_defaults=True):
 
 
 def row_of(
-    device_id: str, previous_ids: Sequence[str], request: CheckRequest, at: datetime, channel: AssignedChannel | None
+    device_id: str, previous_ids: Sequence[str], request: CheckRequest, at: datetime, channel: AssignedChannel
 ) -> Row:
     """Return what is written of a check-in."""
-    versions = {component.name: component.version for component in request.components}
+    service, ui, probe, seen_versions = _versions(request.components)
     org_id, attributes = _organisation(request)
     health = request.health
     return Row(
@@ -196,13 +197,12 @@ def row_of(
         request.site_id,
         request.os,
         request.arch,
-        None if channel is None else str(channel.channel),
-        None if channel is None else str(channel.source),
+        channel.channel,
+        channel.source,
         request.release_channel,
-        # "" is a component that the device wants and has not: no version.
-        versions.get("service") or None,
-        versions.get("ui") or None,
-        versions.get("probe") or None,
+        service,
+        ui,
+        probe,
         request.updater_version,
         request.components,
         attributes,
@@ -211,9 +211,20 @@ def row_of(
         None if health is None else at,
         at,
         _machine(request),
-        ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))[:_SEEN_LENGTH],
+        seen_versions,
         tuple(previous_ids) or None,
     )
+
+
+# A fleet has few different sets of versions and few organisations, and a row of each check-in.
+@lru_cache(maxsize=8192)
+def _versions(components: tuple[ComponentState, ...]) -> tuple[str | None, str | None, str | None, str]:
+    """Return the versions that have columns of their own, and all of them in one text."""
+    versions = {component.name: component.version for component in components}
+    # "" is a component that the device wants and has not: no version.
+    service, ui, probe = (versions.get(name) or None for name in ("service", "ui", "probe"))
+    seen = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))[:_SEEN_LENGTH]
+    return service, ui, probe, seen
 
 
 def _machine(request: CheckRequest) -> str:
@@ -227,7 +238,15 @@ def _organisation(request: CheckRequest) -> tuple[str | None, dict[str, Any] | N
     """Return ``org_id``, a UUID as in the source schema, and the attributes, where one of another form is kept."""
     if not request.org_id:
         return None, request.attributes
+    org_id = _uuid_of(request.org_id)
+    if org_id is not None:
+        return org_id, request.attributes
+    return None, {**(request.attributes or {}), "org_id": request.org_id}
+
+
+@lru_cache(maxsize=8192)
+def _uuid_of(text: str) -> str | None:
     try:
-        return str(uuid.UUID(request.org_id.strip())), request.attributes
+        return str(uuid.UUID(text.strip()))
     except ValueError:
-        return None, {**(request.attributes or {}), "org_id": request.org_id}
+        return None
