@@ -31,6 +31,8 @@ from support.updaters import (
 )
 
 HALTED = ROOT / "tests/faults/halted_agent.py"
+KILLER = ROOT / "tests/faults/killed_agent.py"
+EVERYTHING = os.environ.get("COMMANDIT_ALL_KILLS") == "1"
 OLD = {"service": "1.0.0", "updater": "1.0.0"}
 NEW = {"service": "2.0.0", "updater": "2.0.0"}
 
@@ -158,7 +160,7 @@ def test_a_server_that_neither_of_both_reaches_takes_nothing_back(story: Story) 
     assert runs_of(story.ran, "2.0.0")[2:] == ["run --trial 1 --offline", "selfcheck --offline"]
 
 
-@pytest.mark.parametrize("step", ["stage", "exchange", "health", "commit", "clean"])
+@pytest.mark.parametrize("step", ["exchange", "health", "commit", "clean"])
 def test_a_power_cut_at_any_step_leaves_one_whole_set_and_the_committed_agent_recovers(story: Story, step: str) -> None:
     """FR-SUP-002: whatever lies where the units point to does the recovery; before *commit* that is the old one."""
     story.publish("2.0.0")
@@ -180,6 +182,32 @@ def test_a_power_cut_at_any_step_leaves_one_whole_set_and_the_committed_agent_re
     finals = [(one.component_name, one.status) for one in story.repository.records.values()][2:]
     assert sorted(finals).count(("updater", "success")) == 1
     assert len(finals) == (2 if committed else 4)
+
+
+@pytest.mark.timeout(3600 if EVERYTHING else 300)
+def test_a_power_cut_at_any_change_leaves_one_whole_set(story: Story) -> None:
+    """NFR-REL-003: the points are generated; all of them with COMMANDIT_ALL_KILLS=1."""
+    counts = story.ran.with_name("counts")
+
+    def killed(at: int) -> None:
+        command = (sys.executable, str(KILLER), str(at), str(counts))
+        story.endpoint.run("once", expect=None, command=command)
+
+    story.publish("2.0.0")
+    killed(0)
+    total = int(counts.read_text())
+    points = range(1, total + 1) if EVERYTHING else range(total // 4, total, total // 4)
+    for number, at in enumerate(points, 3):
+        before, version = story.settled(), f"{number}.0.0"
+        story.publish(version)
+        killed(at)
+        story.endpoint.kill_all()
+        story.run("recover")
+        after = story.settled()
+        assert after in (before, dict.fromkeys(before, version)), f"killed at {at} of {total}"
+        assert after != before or "recover" not in runs_of(story.ran, version)
+        story.run("once")
+        assert story.settled() == dict.fromkeys(before, version)
 
 
 def test_a_power_cut_while_the_new_agent_is_on_trial_ends_the_trial_as_well(story: Story) -> None:
