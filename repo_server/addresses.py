@@ -9,23 +9,26 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 
 from starlette.types import Scope
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
 X_FORWARDED_FOR = b"x-forwarded-for"
 FORWARDED = b"forwarded"
+_MAX_REMEMBERED = 8192
 _PROTO = b"x-forwarded-proto"
 _SCHEMES = {b"http": "http", b"https": "https"}
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;\s"]*))\s*(?=;|$)', re.IGNORECASE)
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?|([0-9.]+)(?::[0-9]+)?|([0-9A-Fa-f:.]+)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Proxies:
     """The proxies that are believed, and the one header in which they say whose request it is.
 
@@ -34,23 +37,54 @@ class Proxies:
 
     networks: tuple[Network, ...] = ()
     header: bytes = X_FORWARDED_FOR
+    # Addresses come again and again, and comparing them with networks takes longer than all else here.
+    _trusted: dict[str, bool] = field(default_factory=dict)
+    _nearest: dict[tuple[str, bytes], str] = field(default_factory=dict)
 
     def address(self, scope: Scope) -> str:
         """Return the address of the client: the nearest one that is no trusted proxy; "" behind a Unix socket."""
         client = scope["client"]
         peer: str = "" if client is None else client[0]
-        if not (self.networks and _is_within(peer, self.networks)):
+        if not self.networks or not self._trusts(peer):
             return peer
         said = b",".join([value for name, value in scope["headers"] if name == self.header])
-        return _nearest(peer, said, self) if said else peer
+        if not said:
+            return peer
+        found = self._nearest.get((peer, said))
+        if found is None:
+            found = self._read(peer, said)
+            _remember(self._nearest, (peer, said), found)
+        return found
 
     def scheme(self, scope: Scope) -> str:
         """Return how the client asked: ``http`` or ``https``."""
         scheme: str = scope["scheme"]
         client = scope["client"]
-        if not self.networks or client is None or not _is_within(client[0], self.networks):
+        if not self.networks or client is None or not self._trusts(client[0]):
             return scheme
-        return next((_SCHEMES.get(value, scheme) for name, value in scope["headers"] if name == _PROTO), scheme)
+        for name, value in scope["headers"]:
+            if name == _PROTO:
+                return _SCHEMES.get(value, scheme)
+        return scheme
+
+    def _trusts(self, text: str) -> bool:
+        found = self._trusted.get(text)
+        if found is None:
+            found = _is_within(text, self.networks)
+            _remember(self._trusted, text, found)
+        return found
+
+    def _read(self, peer: str, said: bytes) -> str:
+        nearest = peer
+        for part in reversed(said.decode("latin-1").split(",")):
+            found = _of_forwarded(part) if self.header == FORWARDED else _of_text(part)
+            if found is None:
+                # Whoever wrote this is trusted, but what it says is no address; left of it may be anybody's.
+                return nearest
+            nearest = found
+            if not self._trusts(found):
+                return nearest
+        return nearest
 
 
 def parse_network(text: str) -> Network:
@@ -58,18 +92,10 @@ def parse_network(text: str) -> Network:
     return ipaddress.ip_network(text.strip(), strict=False)
 
 
-@lru_cache(maxsize=8192)
-def _nearest(peer: str, said: bytes, proxies: Proxies) -> str:
-    nearest = peer
-    for part in reversed(said.decode("latin-1").split(",")):
-        found = _of_forwarded(part) if proxies.header == FORWARDED else _of_text(part)
-        if found is None:
-            # Whoever wrote this is trusted, but what it says is no address; what stands left of it may be anybody's.
-            return nearest
-        nearest = found
-        if not _is_within(found, proxies.networks):
-            return nearest
-    return nearest
+def _remember(cache: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    if len(cache) >= _MAX_REMEMBERED:
+        cache.clear()
+    cache[key] = value
 
 
 def _of_forwarded(part: str) -> str | None:
@@ -88,7 +114,6 @@ def _of_text(text: str) -> str | None:
     return str(_plain(address))
 
 
-@lru_cache(maxsize=8192)
 def _is_within(text: str, networks: Sequence[Network]) -> bool:
     try:
         address = _plain(ipaddress.ip_address(text))
