@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from agent.durable import sync_folder
 from agent.errors import AgentError, LocalFailure, PackageRefused, local_failure
 from agent.journal import Item
 from agent.paths import Paths
+from agent.platform.files import FILES
 from agent.ports import Disk
 from agent.unpack import unpack
 from repo_server.core.model import COMPONENT_PATTERN, Platform, ReleaseId
@@ -272,6 +272,6 @@ def _unused(place: Path) -> Path:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        FILES.remove_tree(path)
     else:
-        path.unlink(missing_ok=True)
+        FILES.remove(path)

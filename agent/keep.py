@@ -126,7 +126,7 @@ def _copy(source: Path, target: Path) -> None:
         return
     if target.is_dir() and not target.is_symlink():
         raise IsADirectoryError(21, "the package has a folder where a preserved file belongs", str(target))
-    target.unlink(missing_ok=True)
+    FILES.remove(target)
     status = source.lstat()
     shutil.copy2(source, target, follow_symlinks=False)
     FILES.copy_access(source, target, status)
@@ -140,4 +140,4 @@ def _remove(path: Path) -> None:
         with contextlib.suppress(OSError):
             path.rmdir()
     else:
-        path.unlink(missing_ok=True)
+        FILES.remove(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -111,7 +110,7 @@ def landing(root: Path) -> Iterator[Landing]:
             held.close()
     except BaseException as reason:
         try:
-            shutil.rmtree(root)
+            FILES.remove_tree(root)
         except OSError as error:
             reason.add_note(f"what was unpacked could not be removed: {error}")
         raise

@@ -95,7 +95,9 @@ class Log:
         try:
             size = os.fstat(descriptor).st_size
             if size and size + len(line) > self._max_bytes:
-                self._rotate(descriptor)
+                # On Windows who reads it may be in the way: rather a log that is too long than an update that waits.
+                with contextlib.suppress(PermissionError):
+                    self._rotate(descriptor)
                 os.close(descriptor)
                 descriptor = self._open()
                 size = os.fstat(descriptor).st_size
@@ -122,10 +124,10 @@ class Log:
             return
         for number in range(self._max_files - 1, 1, -1):
             with contextlib.suppress(FileNotFoundError):
-                FILES.replace(self._numbered(number - 1), self._numbered(number))
+                FILES.replace(self._numbered(number - 1), self._numbered(number), patiently=False)
         # Last, because from here on others open a new file and hold another lock.
         if self._max_files > 1:
-            FILES.replace(self._path, self._numbered(1))
+            FILES.replace(self._path, self._numbered(1), patiently=False)
         else:
             self._path.unlink()
 

@@ -7,7 +7,6 @@ recovery: every step may be repeated, and looks at what is still there.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from agent.endpoint import Endpoint
 from agent.errors import AgentError, ConfigInvalid, local_failure
 from agent.manifest import load_manifest, save_manifest
 from agent.paths import Paths
+from agent.platform.files import FILES
 from agent.ports import Unit
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
 from agent.registration import unregister_agent
@@ -197,6 +197,6 @@ def _own_files(paths: Paths) -> Iterator[Path]:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        FILES.remove_tree(path)
     else:
-        path.unlink(missing_ok=True)
+        FILES.remove(path)

@@ -3,7 +3,8 @@
 Each adapter has the same methods, which hold no state:
 
 - ``open`` and ``open_at_once`` follow no link, and no child inherits what they open;
-- ``replace`` puts a file in another's place in one call, ``sync``, ``sync_file`` and ``sync_folder`` make durable;
+- ``replace`` puts a file in another's place in one call, ``remove`` and ``remove_tree`` take away;
+- ``sync``, ``sync_file`` and ``sync_folder`` make durable;
 - ``lock`` excludes other processes until the descriptor is closed, however that happens;
 - ``hold`` gives a folder that stays the same one while it is held, wherever its name leads;
 - ``is_folder`` and ``is_link`` know what leads elsewhere on this system;

@@ -119,9 +119,20 @@ class PosixFiles:
         if not stat.S_ISLNK(own.st_mode) and (moved or stat.S_IMODE(status.st_mode) != stat.S_IMODE(own.st_mode)):
             target.chmod(stat.S_IMODE(status.st_mode))
 
-    def replace(self, one: Path, other: Path) -> None:
-        """Rename a file to a name that may be taken."""
+    def replace(self, one: Path, other: Path, *, patiently: bool = True) -> None:
+        """Rename a file to a name that may be taken; nobody can hold either."""
+        del patiently
         one.replace(other)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or link; one that is not there is removed already."""
+        path.unlink(missing_ok=True)
+
+    def remove_tree(self, folder: Path) -> None:
+        """Remove a folder with all in it."""
+        import shutil
+
+        shutil.rmtree(folder)
 
     def sync(self, descriptor: int) -> None:
         """Make what was written durable."""

@@ -11,7 +11,9 @@ import contextlib
 import ctypes
 import errno
 import os
+import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.platform import win32
@@ -125,21 +127,48 @@ class WindowsFiles:
         del status
         copy_access(self._api, source, target)
 
-    def replace(self, one: Path, other: Path) -> None:
-        """Rename a file to a name that may be taken, after waiting for whoever holds one of the two."""
-        self._patience.until_free(lambda: self._move(one, other))
+    def replace(self, one: Path, other: Path, *, patiently: bool = True) -> None:
+        """Rename a file to a name that may be taken; ``patiently``: after waiting for whoever holds one of the two."""
+        if patiently:
+            self._patience.until_free(lambda: self._move(one, other))
+        else:
+            self._move(one, other)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or link, also one that is marked read-only; one that is not there is removed already."""
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError:
+            path.chmod(stat.S_IWRITE)
+            path.unlink(missing_ok=True)
+
+    def remove_tree(self, folder: Path) -> None:
+        """Remove a folder with all in it, also what is marked read-only."""
+
+        def again(function: Callable[[str], object], name: str, _: object) -> None:
+            Path(name).chmod(stat.S_IWRITE)
+            function(name)
+
+        shutil.rmtree(folder, onerror=again)
 
     def sync(self, descriptor: int) -> None:
         """Make what was written durable (``FlushFileBuffers``); the descriptor must be open for writing."""
         os.fsync(descriptor)
 
     def sync_file(self, path: Path) -> None:
-        """Make a file durable that others wrote."""
-        descriptor = self.open(path, os.O_RDWR)
+        """Make a file durable that others wrote, also one that is marked read-only."""
+        mode = path.lstat().st_mode
+        if not mode & stat.S_IWRITE:
+            path.chmod(stat.S_IWRITE)
         try:
-            self.sync(descriptor)
+            descriptor = self.open(path, os.O_RDWR)
+            try:
+                self.sync(descriptor)
+            finally:
+                os.close(descriptor)
         finally:
-            os.close(descriptor)
+            if not mode & stat.S_IWRITE:
+                path.chmod(stat.S_IMODE(mode))
 
     def sync_folder(self, folder: Path) -> None:
         """Do nothing but look whether it is there: NTFS journals names, and ``replace`` writes through."""

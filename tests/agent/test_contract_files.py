@@ -170,6 +170,60 @@ def test_preserved_files_are_carried_with_their_rights(files: Any, tmp_path: Pat
         assert simulator.security[str(new / "data")][1] == 0x2000_0005, "what is inherited stays so"
 
 
+@pytest.fixture
+def _read_only_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows removes no file that is marked read-only."""
+    unlink = os.unlink
+
+    def refusing(path: Any, *arguments: Any, **named: Any) -> None:
+        if os.path.lexists(path) and not stat.S_IMODE(os.lstat(path).st_mode) & stat.S_IWRITE:
+            raise PermissionError(errno.EACCES, "read-only", str(path))
+        unlink(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "unlink", refusing)
+    monkeypatch.setattr("shutil._use_fd_functions", False)
+
+
+@pytest.mark.usefixtures("_read_only_is_kept")
+def test_on_windows_files_that_are_marked_read_only_are_carried_and_removed(
+    tmp_path: Path, simulator: WindowsSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = WindowsFiles(simulator.api())
+    monkeypatch.setattr(keep, "FILES", files)
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+    (old / "key").write_text("first")
+    (old / "key").chmod(0o444)
+    before = keep.carry(old, new, ["key"])
+    assert stat.S_IMODE((new / "key").stat().st_mode) == 0o444
+    (old / "key").chmod(0o644)
+    (old / "key").write_text("second one")
+    (old / "key").chmod(0o444)
+    keep.carry(old, new, ["key"], before)
+    assert (new / "key").read_text() == "second one"
+    files.remove_tree(old)
+    assert not old.exists()
+    (new / "key").rename(new / "other")
+    files.remove(new / "other")
+    files.remove(new / "other")
+    assert list(new.iterdir()) == []
+
+
+def test_on_windows_a_log_that_somebody_holds_grows_and_keeps_nobody_waiting(
+    tmp_path: Path, simulator: WindowsSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "FILES", WindowsFiles(simulator.api()))
+    simulator.failing["MoveFileExW"] = [win32.ERROR_SHARING_VIOLATION] * 10_000
+    log = logs.Log(tmp_path / "updater.log", lambda: datetime.now(UTC), max_bytes=300, max_files=2)
+    for number in range(6):
+        log.info("event", number=number)
+    assert len((tmp_path / "updater.log").read_text().splitlines()) == 6
+    simulator.failing.clear()
+    log.info("event", number=6)
+    assert (tmp_path / "updater.log.1").exists()
+
+
 def test_on_windows_a_junction_is_a_link_and_nothing_is_carried_through_it(
     tmp_path: Path, simulator: WindowsSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ import itertools
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -431,6 +432,9 @@ class WindowsSimulator(WaitsOfWindows):
         how |= os.O_RDWR if writes and reads else os.O_WRONLY if writes else os.O_RDONLY
         how |= os.O_APPEND if access & 0x4 else 0
         assert access & 0x8000_0080, "its attributes may be asked for"
+        if writes and Path(name).exists() and not Path(name).stat().st_mode & stat.S_IWRITE:
+            self._fail(win32.ERROR_ACCESS_DENIED)
+            return INVALID_HANDLE
         try:
             return self._handle(SimulatedFile(os.open(name, how, 0o777), 0x80))
         except OSError as error:
