@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from support.server import RunningServer, running, wait_until
 from support.serving import postmaster, query, strike
 from support.trees import Tree
 
+from repo_server.protocol import IDLE_SECONDS
 from repo_server.treeio import write_atomic
 
 THREE = ("--workers", "3")
@@ -175,6 +178,27 @@ def test_what_has_come_in_before_the_signal_is_answered(tree: Tree, tmp_path: Pa
     with running(tree.root, tmp_path / "state", database=True) as server:
         stored = query(server.state, "SELECT record_id::text FROM agent_update_status_log")
         assert sorted(row[0] for row in stored) == sorted(asking.records)
+
+
+def test_an_idle_client_that_asks_when_the_server_stops_is_answered_and_told(tree: Tree, tmp_path: Path) -> None:
+    """Its request may be on the way when the server decides to close the connection."""
+    with running(tree.root, tmp_path / "state") as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            server.process.send_signal(signal.SIGTERM)
+            told = asked = None
+            while told is None:
+                time.sleep(0.02)
+                since, asked = asked, time.monotonic()
+                if since is not None and asked - since > IDLE_SECONDS / 2:
+                    pytest.skip("this machine is too busy: the client itself was idle for too long")
+                connection.request("GET", "/healthz")
+                response = connection.getresponse()
+                assert response.read() == b'{"status":"ok"}'
+                told = response.headers["connection"]
+            assert told == "close"
 
 
 def test_a_socket_that_others_can_reach_is_refused_without_secrets(tree: Tree, tmp_path: Path) -> None:
