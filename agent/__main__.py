@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from agent.platform.resident import Waiting
 
+TYPE_CHECKING = False
+"""Not imported: the module typing would stay in an idle agent's memory (NFR-PER-001)."""
 if TYPE_CHECKING:
     from agent.daemon import Surroundings
 

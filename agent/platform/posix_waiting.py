@@ -12,7 +12,11 @@ import os
 import select
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+
+TYPE_CHECKING = False
+"""Not imported: the module typing would stay in an idle agent's memory (NFR-PER-001)."""
+if TYPE_CHECKING:
+    from typing import Any, Self
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
