@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+
+TYPE_CHECKING = False
+"""Not imported: the module typing would stay in an idle agent's memory (NFR-PER-001)."""
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 from agent.platform.resident import Child
 
