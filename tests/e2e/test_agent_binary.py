@@ -77,6 +77,7 @@ def resident_kib(agent: subprocess.Popen[bytes]) -> int:
 
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="PyInstaller needs the Debian package binutils")
 def test_one_executable_installs_a_machine_and_the_agent_there_replaces_itself(tmp_path: Path) -> None:
     with Repository(tmp_path / "downloads") as repository, endpoint_in(tmp_path / "endpoint") as endpoint:
         folder = build(tmp_path / "dist", repository.root_json)
