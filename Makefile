@@ -8,7 +8,7 @@ STATE  ?= state
 KEYS   ?= keys
 PORT   ?= 8470
 
-.PHONY: serve demo test crash coverage fuzz lint format bench agent-binary agent-package clean venv
+.PHONY: serve demo test crash coverage fuzz soak lint format bench agent-binary agent-package clean venv
 
 venv: $(STAMP)
 
@@ -35,6 +35,9 @@ coverage: $(STAMP)  ## every branch of what decides: the core, and the tables of
 
 fuzz: $(STAMP)  ## half an hour of requests that the API's description allows and forbids
 	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -n 0 --timeout 3600 tests/server/test_openapi.py
+
+soak: $(STAMP)  ## a quarter of an hour of kills of server and database under load
+	KILL_ROUNDS=30 $(BIN)/python -m pytest -n 0 tests/server/test_acknowledged.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

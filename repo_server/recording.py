@@ -91,6 +91,12 @@ class Recording:
         spool = self.intake.spool
         return self.database.describe() | {"spool": {"entries": spool.entries, "bytes": spool.size}}
 
+    def watch_events(self, conditions: Conditions) -> None:
+        """Have it said when events cannot be written, in the process that writes them."""
+        events = self.events
+        if events is not None:
+            conditions.watch("events_not_written", lambda: events.trouble)
+
     def watch(self, conditions: Conditions) -> None:
         """Have it said when something is wrong here."""
         database, counters, spool = self.database, self.counters, self.intake.spool
@@ -118,9 +124,7 @@ class Recording:
                 else None
             ),
         )
-        events = self.events
-        if events is not None:
-            conditions.watch("events_not_written", lambda: events.trouble)
+        self.watch_events(conditions)
         conditions.watch(
             "records_lost",
             lambda: (

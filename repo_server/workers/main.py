@@ -64,6 +64,8 @@ class MainProcess:
         self._conditions = Conditions()
         self._conditions.watch("workers_missing", self._missing)
         self._conditions.watch("scan_stalled", heart.symptom)
+        if recording is not None:
+            recording.watch_events(self._conditions)
         self._leave = asyncio.Event()
 
     async def run(self, listener: socket.socket, on_ready: Callable[[], None]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from support.server import RunningServer, running, wait_until
 from support.serving import SERVICE
 from support.trees import Tree
 
+from repo_server.auth import Role
 from repo_server.happenings import happenings
+from repo_server.tokens import add_token
 
 NAME = "service-linux-amd64-1.2.3"
 
@@ -105,6 +108,16 @@ def test_two_servers_on_one_database_tell_a_change_once(database: TestDatabase, 
                 seen = f"to {channel}"
                 wait_until(lambda at=server, word=seen: word in at.log, "both have seen it", server.log_path)
     assert [kind for kind, _ in told(database)][2:] == ["demote", "promote", "demote"]
+
+
+def test_of_several_workers_one_process_tells(database: TestDatabase, tree: Tree, tmp_path: Path) -> None:
+    options = ("--database-url", database.url, "--workers", "2")
+    with running(tree.root, tmp_path / "state", *options) as server:
+        wait_until(lambda: told(database), "the first look is told", server.log_path)
+        sidecar(tree, ".channel", "beta\n")
+        telling(server, database, ("demote", NAME))
+        add_token(tmp_path / "state", "ana", Role.READ, datetime.now(UTC))
+        telling(server, database, ("demote", NAME), ("token_added", "ana"))
 
 
 def test_secrets_and_tokens_are_told_without_what_they_are(database: TestDatabase, tree: Tree, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.server import RunningServer, check_body, running, wait_until
-from support.serving import SERVICE, family, postmaster, query, strike
+from support.serving import SERVICE, family, postmaster, query, resume, strike
 from support.trees import Tree
 
 from repo_server.store import DatabaseAway
@@ -37,6 +37,11 @@ def seen(server: RunningServer, device_id: str, **expected: Any) -> dict[str, An
 
     found: dict[str, Any] = wait_until(written, f"{device_id} is {expected}", server.log_path)
     return found
+
+
+def at_rest(server: RunningServer) -> None:
+    """Wait until the server has made its partitions: dropping tables meanwhile may end in a deadlock, here or there."""
+    wait_until(lambda: "event_log_y" in server.log, "the partitions are made", server.log_path)
 
 
 def test_a_check_in_becomes_a_device(server: RunningServer) -> None:
@@ -71,6 +76,7 @@ def test_a_check_in_becomes_a_device(server: RunningServer) -> None:
 def test_tables_that_somebody_dropped_are_made_again(server: RunningServer) -> None:
     """Promise 4: the database is disposable, also in parts."""
     device_id = str(uuid.uuid4())
+    at_rest(server)
     query(server.state, "DROP TABLE devices, agent_update_status_log, event_log CASCADE")
     server.check(device_id=device_id, components=[{"name": "ui", "version": "5.0.0"}])
     seen(server, device_id, agent_ui_version="5.0.0")
@@ -265,8 +271,7 @@ def test_agents_are_served_while_the_database_is_away(tree: Tree, tmp_path: Path
                 assert server.ready()["ready"] is True
         finally:
             if how is signal.SIGSTOP:
-                for pid in members:
-                    os.kill(pid, signal.SIGCONT)
+                resume(members)
         wait_until(lambda: server.post("/v1/status", status).status == 200, "records are taken again", server.log_path)
         seen(server, device_id, site_id="19")
         assert "Traceback" not in server.log
@@ -276,6 +281,7 @@ def test_tables_that_were_taken_away_are_made_again(tree: Tree, tmp_path: Path) 
     """Promise 4: the database is disposable."""
     device_id = str(uuid.uuid4())
     with running(tree.root, tmp_path / "state", database=True) as server:
+        at_rest(server)
         query(server.state, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         server.check(device_id=device_id, site_id="berlin")
         seen(server, device_id, site_id="berlin")
@@ -313,8 +319,7 @@ def test_a_question_to_a_frozen_database_ends_within_its_limit(tmp_path: Path) -
         with pytest.raises(DatabaseAway):
             async with asyncio.timeout(20):
                 await database.run(work, 0.5)
-        for pid in family(postmaster(state)):
-            os.kill(pid, signal.SIGCONT)
+        resume(family(postmaster(state)))
         stop.set()
         await supervised
         await database.close()

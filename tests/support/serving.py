@@ -76,6 +76,13 @@ def strike(parent: int, how: signal.Signals) -> list[int]:
     return members
 
 
+def resume(members: list[int]) -> None:
+    """Let stopped processes go on; some may end as soon as they can."""
+    for pid in members:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 def family(parent: int) -> list[int]:
     """Return a process and its children."""
     found = [parent]
