@@ -37,6 +37,11 @@ def workers(server: RunningServer) -> dict[int, int]:
     return found
 
 
+def spooled(server: RunningServer) -> list[Path]:
+    """Return what waits on the disk for the database."""
+    return list(server.state.glob("spool*/*.spool"))
+
+
 def answers(server: RunningServer, times: int) -> set[str | None]:
     """Ask on fresh connections, which any of the workers may take."""
     return {server.offered(headers={"connection": "close"}).get("service") for _ in range(times)}
@@ -130,9 +135,13 @@ def test_a_single_process_takes_up_what_several_workers_had_spooled(tree: Tree, 
     with running(tree.root, tmp_path / "state", *THREE, database=True) as server:
         frozen = strike(postmaster(server.state), signal.SIGSTOP)
         try:
-            with load(server.url, reports=True) as asking:
-                wait_until(lambda: len(asking.records) > 20, "records are spooled", server.log_path)
-            assert len(list(server.state.glob("spool*/*.spool"))) > 1
+            # Each on a connection of its own, so that several workers get some.
+            with load(server.url, reports=True, headers={"connection": "close"}) as asking:
+                wait_until(
+                    lambda: len(asking.records) > 20 and len({path.parent for path in spooled(server)}) > 1,
+                    "several workers spool records",
+                    server.log_path,
+                )
             server.process.kill()
             wait_until(lambda: not workers(server), "the workers leave", server.log_path)
         finally:
