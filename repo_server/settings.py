@@ -88,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     audit_stdout: Annotated[bool, _help("Audit lines also to standard output.")] = False
     public_metrics: Annotated[bool, _help("Serve /metrics without an operator's token.")] = False
     next_check_seconds: Annotated[int, _help("When agents are told to ask again.", ge=10, le=7 * 86400)] = 14400
-    shutdown_seconds: Annotated[int, _help("How long running downloads may finish on SIGTERM.", ge=0, le=86400)] = 30
+    shutdown_seconds: Annotated[int, _help("How long running downloads may finish on SIGTERM.", ge=0, le=86400)] = 10
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _help("Least level that is logged.")] = "info"
 
     @property
