@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from agent.codes import Code
+from agent.durable import sync_folder
 from agent.errors import ConfigInvalid, local_failure
 from agent.platform.access import ACCESS
 from agent.platform.places import POSIX, Places
@@ -135,8 +136,12 @@ class Paths:
 
 
 def _make(folder: Path, *, private: bool) -> None:
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         flaw = ACCESS.make_folder(folder, private=private)
+        for made in reversed(missing):
+            # What is made durable in it later would be lost with its name.
+            sync_folder(made.parent)
     except OSError as error:
         raise local_failure(error, f"make the folder {folder}") from error
     if flaw is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 
@@ -72,3 +73,19 @@ class Call:
     moment: float
     """Monotonic seconds."""
     changes: tuple[Change, ...] = ()
+
+
+def renumbered(call: Call, same: Mapping[int, int]) -> Call:
+    """Return a call about the nodes of another recording; those that are not in ``same`` are new, and no other's."""
+
+    def number(node: int | None) -> int | None:
+        return node if node is None else same.get(node, -node)
+
+    changes = []
+    for change in call.changes:
+        node = number(change.node)
+        if isinstance(change, Name):
+            changes.append(replace(change, node=node, folder=number(change.folder)))
+        else:
+            changes.append(replace(change, node=node))
+    return replace(call, changes=tuple(changes))

@@ -101,6 +101,13 @@ class Disk:
             if self.nodes[inner].kind == "folder":
                 yield from self.walk(inner, where)
 
+    def numbers(self, node: int | None = None, path: str = "") -> Iterator[tuple[str, int]]:
+        """Yield every path and its node, the root first."""
+        number = self.root if node is None else node
+        yield path, number
+        for name, inner in (self.nodes[number].names or {}).items():
+            yield from self.numbers(inner, f"{path}/{name}")
+
     def key(self, known: Known, node: int | None = None) -> object:
         """Return what tells this disk from others of the same ``known``."""
         found = self.nodes[self.root if node is None else node]

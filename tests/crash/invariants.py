@@ -101,15 +101,15 @@ def is_clean(endpoint: Endpoint) -> Iterator[str]:
             yield f"left behind: downloads/{path.name}"
 
 
-def says_the_truth(endpoint: Endpoint) -> Iterator[str]:
-    """Yield what state files say and is not so."""
+def says_the_truth(endpoint: Endpoint, *, floors: bool) -> Iterator[str]:
+    """Yield what state files say and is not so; ``floors``: whether there were some."""
     paths = endpoint.paths
-    floors, manifest, status = load_floors(paths.floor), load_manifest(paths.manifest), load_status(paths.status)
-    for damage in (floors.damage, manifest.damage, status.damage):
+    floor, manifest, status = load_floors(paths.floor), load_manifest(paths.manifest), load_status(paths.status)
+    for damage in (floor.damage, manifest.damage, status.damage):
         if damage is not None:
             yield f"damaged: {damage}"
-    if any(floor != FLOOR for floor in floors.lowest.values()) or (manifest.manifest.components and not floors.lowest):
-        yield f"the floor went down: {dict(floors.lowest)}"
+    if floors and set(floor.lowest.values()) != {FLOOR}:
+        yield f"the floor went down: {dict(floor.lowest)}"
     if status.status.last_operation_status is OperationStatus.IN_PROGRESS:
         yield "the status says that something is in progress"
     said = {one.name: one.version for one in status.status.installed_components}

@@ -96,8 +96,7 @@ class Matrix:
         try:
             if trial.kind == "power":
                 image = self.images[trial.table, trial.at]
-                moment = table.calls[image.at - 1].moment if image.at else 0.0
-                return trial, trials.try_image(_bench, self.shop, table, image, moment)
+                return trial, trials.try_image(_bench, self.shop, table, image)
             return trial, trials.try_fault(_bench, self.shop, table, trial.kind, int(trial.at))
         except Exception:  # noqa: BLE001 -- a fault of the trial itself is said like any other
             return trial, traceback.format_exc()
@@ -106,7 +105,9 @@ class Matrix:
 
     def _cuts(self, table: Table, wanted: Wanted) -> Iterator[str]:
         """Yield the labels of a table's images: each disk once, or a sample of one per cut."""
-        cutter, seen, known = Cutter(table.start), set[object](), Known()
+        cutter, seen, known = Cutter(table.past.start if table.past else table.start), set[object](), Known()
+        for call in table.past.calls if table.past else ():
+            cutter.follow(call)
         steps, chosen = steps_of(table.calls), wanted.cuts(len(table.calls))
         for at, call in enumerate(table.calls, 1):
             cutter.follow(call)

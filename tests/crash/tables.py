@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from crash.bench import Bench
-from crash.calls import Call, Written
+from crash.calls import Call, Written, renumbered
 from crash.cuts import Cutter
 from crash.disk import Disk
 from crash.invariants import FLOOR, End, Ends
@@ -16,7 +16,16 @@ from crash.shop import COMPONENTS, Shop
 from agent.floor import raise_floor
 
 AFTER_THE_CUT = "another boot"
+_ATTEMPT = re.compile(rb'"attempt_id": "([0-9a-f-]+)"')
 _STEP = re.compile(rb'"step": "(\w+)".*?"position": (\d+|-1)', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The calls of an agent that was killed. What it did not flush may still be lost after its recovery."""
+
+    start: Disk
+    calls: tuple[Call, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,8 @@ class Table:
     calls: tuple[Call, ...] = ()
     programs_run: bool = True
     """Whether the programs run at the beginning; after a power cut they do not."""
+    past: Past | None = None
+    """Of a recovery: what happened to the disk before."""
 
 
 def installed_disk(bench: Bench, shop: Shop) -> Disk:
@@ -110,15 +121,31 @@ def recovery_tables(table: Table) -> Iterator[Table]:
         if at in wanted:
             disk = cutter.as_seen()
             name = f"{table.name}-{wanted[at]}"
-            yield Table(name, disk, ("recover",), table.ends, table.then, table.last, programs_run=False)
+            past = Past(table.start, table.calls[:at])
+            yield Table(name, disk, ("recover",), table.ends, table.then, table.last, programs_run=False, past=past)
 
 
 def with_calls(bench: Bench, table: Table) -> Table:
-    """Return a recovery with its recorded calls."""
+    """Return a recovery with its recorded calls, about the nodes of its past."""
     prepare(bench, table)
-    start = bench.disk()
+    there = bench.disk()
     ran = bench.run(*table.command, record=True)
-    return replace(table, calls=ran.calls, start=start)
+    numbers = dict(table.start.numbers())
+    same = {node: numbers[path] for path, node in there.numbers()}
+    return replace(table, calls=tuple(renumbered(call, same) for call in ran.calls))
+
+
+def begun_attempt(table: Table) -> tuple[str, int] | None:
+    """Return which attempt a table's command begins, and behind which call that is durable."""
+    calls, found, waits = table.past.calls if table.past else table.calls, "", False
+    for at, call in enumerate(calls, 1):
+        for change in call.changes:
+            if "/.journal." in call.path and isinstance(change, Written) and (match := _ATTEMPT.search(change.data)):
+                found = match[1].decode()
+        waits = waits or (bool(found) and call.name in {"rename", "replace"} and "/.journal." in call.path)
+        if waits and call.name == "fsync" and call.path.endswith("/commandit"):
+            return found, 0 if table.past else at
+    return None
 
 
 def steps_of(calls: Sequence[Call]) -> list[str]:

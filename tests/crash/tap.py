@@ -262,7 +262,7 @@ class Tap:
         else:
             above = os.getcwd() if folder is None else self._readlink(f"/proc/self/fd/{folder}")
             where = os.path.normpath(os.path.join(above, os.fsdecode(path)))
-        return where if where.startswith(f"{self._root}/") else None
+        return where if where == self._root or where.startswith(f"{self._root}/") else None
 
     def _replace(self, module: Any, name: str, made: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> None:
         plain = getattr(module, name)

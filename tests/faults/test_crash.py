@@ -22,6 +22,22 @@ def crash(*arguments: str) -> None:
     assert "0 failed" in done.stdout
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("table", "sample"), [("update", 8), ("rollback", 6), ("reinstall", 3), ("uninstall", 3), ("install", 3)]
+)
+def test_whatever_happens_at_a_call_one_whole_set_is_in_place_and_running(table: str, sample: int) -> None:
+    """NFR-REL-003: killed, killed again while recovering, refused by the disk in five ways, cut off from power."""
+    crash("--table", table, "--sample", str(sample))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("table", ["update", "rollback"])
+def test_a_recovery_from_any_step_may_be_cut_off_as_well(table: str) -> None:
+    kinds = ("--kind", "kill", "--kind", "EIO", "--kind", "power")
+    crash("--table", table, "--recoveries", "--sample", "1", "--shift", "7", *kinds)
+
+
 def test_a_disk_that_is_full_at_the_commit_never_leaves_old_folders_under_a_new_manifest() -> None:
     """The journal said COMMIT and could not be changed, and the set went back all the same."""
     crash("--table", "update", "--step", "commit", "--kind", "full", "--kind", "EIO", "--sample", "8")
@@ -45,3 +61,8 @@ def test_a_recovery_removes_what_an_error_left_behind() -> None:
 def test_a_recovery_removes_the_temporary_files_of_a_download() -> None:
     """FR-UPD-008: the recovery before looked into other folders only."""
     crash("--table", "update", "--step", "download", "--kind", "kill", "--sample", "8")
+
+
+def test_a_first_installation_does_not_lose_the_folder_that_its_journal_lies_in() -> None:
+    """Folders were made, and not flushed with the names of what lies in them."""
+    crash("--table", "install", "--kind", "power", "--sample", "24", "--shift", "500")
