@@ -112,7 +112,8 @@ class Daemon:
             return
         ended = self._supervision.take_due(self._around.monotonic())
         if ended is not None:
-            self._start("start", ended)
+            # Somebody may be stopping it by hand just now.
+            self._start("start", "--if-wanted", ended)
         elif self._waiting.check_now:
             self._waiting.check_now = False
             self._start("checknow")

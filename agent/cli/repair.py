@@ -8,9 +8,10 @@ from agent.cli.command import command
 from agent.cli.endpoints import for_repair
 from agent.cli.words import fail, say, tell_failures
 from agent.codes import EXIT_DONE, EXIT_FAILED, Code
+from agent.errors import AgentError
 from agent.lock import only_one
 from agent.paths import Paths
-from agent.recover import recover
+from agent.recover import ensure_running, recover
 from agent.result import result_of
 from agent.services import start_components, stop_components
 from agent.standing import Standing
@@ -48,12 +49,16 @@ def stop(paths: Paths, components: tuple[str, ...]) -> int:
 
 @click.command()
 @click.argument("components", nargs=-1)
+@click.option("--if-wanted", is_flag=True, help="Only those that nobody has stopped by hand.")
 @command
-def start(paths: Paths, components: tuple[str, ...]) -> int:
+def start(paths: Paths, components: tuple[str, ...], if_wanted: bool) -> int:
     """Start components (all, if none is named) that are not running."""
     endpoint = for_repair(paths)
     with only_one(paths.lock):
-        return tell_failures(start_components(endpoint, components))
+        if not if_wanted:
+            return tell_failures(start_components(endpoint, components))
+        failures = ensure_running(endpoint, frozenset(components) or None)
+        return tell_failures(tuple(AgentError(failure.code, failure.message) for failure in failures))
 
 
 COMMANDS = (recover_, stop, start)

@@ -199,6 +199,17 @@ def test_it_leaves_alone_what_was_stopped_by_hand(endpoint: Endpoint) -> None:
         assert endpoint.processes() == {}
 
 
+def test_what_ended_while_somebody_stopped_it_by_hand_is_not_started_again(endpoint: Endpoint) -> None:
+    """The daemon sees the end of a program before the stop is over; its own start then comes after it."""
+    endpoint.run("start", "--if-wanted", "service")
+    assert endpoint.runs_live("service")
+    endpoint.run("stop", "service")
+    endpoint.run("start", "--if-wanted", "service")
+    assert endpoint.processes() == {}
+    endpoint.run("start", "service")
+    assert endpoint.runs_live("service")
+
+
 def test_at_its_start_it_finishes_what_was_interrupted(endpoint: Endpoint, repository: Repository) -> None:
     """NFR-REL-003: recovery comes before the first wait, not with the next check."""
     package = Package("service", "1.1.0", health='kind = "process"\nprobation_seconds = 60')
