@@ -115,6 +115,10 @@ def recovery_tables(table: Table) -> Iterator[Table]:
             began.setdefault(step, at)
             # In the middle of the steps that have much to do, at the end of the others.
             last[step] = at if step not in {"clean", "discard"} else (began[step] + at) // 2
+    for at, call in enumerate(table.calls, 1):
+        if call.name in {"rename", "replace"} and "/spool/" in call.path:
+            # A report is there, and its name is not durable yet.
+            last["report"] = at
     wanted = {at: step for step, at in last.items()}
     for at, call in enumerate(table.calls, 1):
         cutter.follow(call)

@@ -66,3 +66,8 @@ def test_a_recovery_removes_the_temporary_files_of_a_download() -> None:
 def test_a_first_installation_does_not_lose_the_folder_that_its_journal_lies_in() -> None:
     """Folders were made, and not flushed with the names of what lies in them."""
     crash("--table", "install", "--kind", "power", "--sample", "24", "--shift", "500")
+
+
+def test_a_report_that_a_killed_agent_left_is_not_lost_in_a_power_cut_after_the_recovery() -> None:
+    """The recovery found the report there, and went on without making its name durable."""
+    crash("--table", "update-report", "--kind", "power", "--sample", "40")
