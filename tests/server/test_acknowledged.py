@@ -164,7 +164,7 @@ def test_a_read_only_database_costs_no_record_and_no_check(database: TestDatabas
             assert report(server, item) == 200
             assert server.offered() == {"service": "1.2.3"}
         wait_until(lambda: {"database_away", "records_spooled"} <= conditions(server), "it is said", server.log_path)
-        assert "read-only" in server.log
+        wait_until(lambda: "read-only" in server.log, "the log says why", server.log_path)
         assert server.ready()["database"]["spool"]["entries"] == 3
         switch(database, f"ALTER DATABASE {name} RESET default_transaction_read_only")
         wait_until(lambda: stored(database) == [item["record_id"] for item in sent], "all are there", server.log_path)

@@ -179,8 +179,7 @@ def test_events_are_listed_newest_first_in_pages(database: TestDatabase, tree: T
             "limit=0",
             "after=00000000-0000-4000-8000-000000000001@9999-12-31T23:59:59-23:00",
         ):
-            assert server.get(f"/v1/events?{wrong}").status in {422, 200}, wrong
-        assert server.get("/v1/events?after=x").status == 422
+            assert server.get(f"/v1/events?{wrong}").status == 422, wrong
 
 
 RELEASE: dict[str, Any] = {"path": "a", "channel": "beta", "sha256": "0"}
