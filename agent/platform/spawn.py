@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from agent.platform.resident import Child
+
 TYPE_CHECKING = False
 """Not imported: the module typing would stay in an idle agent's memory (NFR-PER-001)."""
 if TYPE_CHECKING:
     from typing import NoReturn
-
-from agent.platform.resident import Child
 
 PROGRAM_VARIABLE = "COMMANDIT_PROGRAM"
 """Set by a launcher that starts the agent from a Python environment: its own path, by which it is started again."""
