@@ -39,7 +39,7 @@ def main() -> int:
             for name in ("update", "rollback"):
                 if name in tables:
                     for recovery in recovery_tables(tables[name]):
-                        if recovery.name in names or (options.recoveries and name in names):
+                        if recovery.name in names or (name in names and (options.recoveries or not options.table)):
                             chosen[recovery.name] = with_calls(bench, recovery)
             bench.clear()
             matrix = Matrix(folder, shop, chosen)
@@ -66,9 +66,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--at", help="one call, or one image, as a failure names it")
     parser.add_argument("--step", help="only the calls of one step of a sequence, such as commit")
-    parser.add_argument("--sample", type=int, help="so many points per table and kind; all without it")
+    parser.add_argument(
+        "--sample", type=int, help="so many points per table and kind; without it all, of recoveries 40"
+    )
     parser.add_argument("--shift", type=int, default=0, help="where the sample begins")
-    parser.add_argument("--recoveries", action="store_true", help="also the recoveries from each step of a table")
+    parser.add_argument(
+        "--recoveries", action="store_true", help="also the recoveries from each step of the tables named"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()
 

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crash import trials
@@ -26,6 +26,8 @@ from crash.tables import Table, steps_of
 from crash.tap import PROCESSES
 from crash.trials import KINDS, Trial, is_possible
 
+RECOVERY_SAMPLE = 40
+"""Points per fault of each recovery, if nothing else is asked for."""
 _GENERATIONS = 1_000_000
 
 
@@ -42,6 +44,11 @@ class Wanted:
     """Where the sample begins."""
     step: str | None = None
     """Only calls and cuts of this step of a sequence, of any component."""
+
+    def of_recoveries(self) -> Wanted:
+        """Return it for recoveries, of which there are too many to try all."""
+        sample = RECOVERY_SAMPLE if self.sample is None and self.at is None else self.sample
+        return replace(self, sample=sample)
 
     def cuts(self, count: int) -> Collection[int]:
         """Return behind which of so many calls the power may be cut."""
@@ -64,9 +71,10 @@ class Matrix:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How many points there are, also those that a sample leaves out."""
 
-    def plan(self, wanted: Wanted) -> None:
+    def plan(self, asked: Wanted) -> None:
         """Make the list of trials."""
-        for table, kind in itertools.product(self.tables.values(), wanted.kinds):
+        for table, kind in itertools.product(self.tables.values(), asked.kinds):
+            wanted = asked if table.past is None else asked.of_recoveries()
             if kind == "power":
                 points = chosen = [*self._cuts(table, wanted)]
             else:

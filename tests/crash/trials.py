@@ -12,7 +12,7 @@ from crash.bench import Bench, Ran
 from crash.cuts import Image
 from crash.shop import Shop
 from crash.tables import AFTER_THE_CUT, Table, begun_attempt, prepare
-from crash.tap import LASTING, PROCESSES, SINGLE, WRITES, Fault
+from crash.tap import PROCESSES, SINGLE, WRITES, Fault
 
 KINDS = ("kill", "again", "EIO", "ENOSPC", "EACCES", "full", "readonly", "power")
 """``again``: killed, and the recovery killed as well; the rest: see ``tap.py``; ``power``: images."""
@@ -132,6 +132,3 @@ def _goes_on(bench: Bench, table: Table) -> Iterator[str]:
         yield f"the next {table.then[0]} ended in {end}, expected {table.last}\n{bench.endpoint.log()[-1500:]}"
     yield from invariants.is_whole(bench.endpoint, table.ends)
     yield from (f"after the next one: {left}" for left in invariants.is_clean(bench.endpoint))
-
-
-__all__ = ["KINDS", "LASTING", "Trial", "is_possible", "try_fault", "try_image"]
