@@ -22,7 +22,10 @@ from repo_server.store.tables import devices_are_ours
 from repo_server.store.text import clean_json
 
 BATCH = 1000
+"""Rows of one statement."""
 FLUSH_SECONDS = 0.5
+MANY = 10_000
+"""Devices that wait before the time is up; fewer are left to come together, for one device may ask again."""
 MAX_WAITING = 100_000
 """Devices kept in memory while the database is away; beyond that the longest-waiting one is dropped."""
 
@@ -66,7 +69,7 @@ class CheckInWriter:
         if len(waiting) > MAX_WAITING:
             del waiting[next(iter(waiting))]
             self.counters.check_ins_dropped += 1
-        if len(waiting) >= BATCH:
+        if len(waiting) >= MANY:
             self._full.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -79,13 +82,17 @@ class CheckInWriter:
                 await asyncio.wait({stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
                 ready.cancel()
                 await self.flush()
+            await self.flush()
         finally:
             stopped.cancel()
 
     async def flush(self) -> None:
-        """Write everything that waits; stop at the first batch that the database does not take."""
-        while self._waiting:
+        """Write everything that waits now; stop at the first batch that the database does not take."""
+        # What comes in meanwhile is left to come together, else many small batches would follow one another.
+        left = len(self._waiting)
+        while left > 0 and self._waiting:
             batch = self._take()
+            left -= len(batch)
             try:
                 await self._write(batch)
             except DatabaseAway as error:

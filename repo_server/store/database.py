@@ -88,15 +88,16 @@ class Database:
 
         Errors that are the data's own fault (``DATA_ERRORS``) are passed on.
         """
-        if self._pool is None or not self._ready.is_set():
+        pool = self._pool
+        if pool is None or not self._ready.is_set():
             raise DatabaseAway(f"{self.source} is {self.state}")
         try:
             async with asyncio.timeout(seconds):
-                connection = await self._pool.getconn(timeout=seconds)
+                connection = await pool.getconn(timeout=seconds)
         except (PoolTimeout, PoolClosed, TooManyRequests, TimeoutError, psycopg.OperationalError) as error:
             self._doubt.set()
             raise DatabaseAway(f"no connection to {self.source}: {error}") from None
-        task = asyncio.ensure_future(self._transaction(connection, work))
+        task = asyncio.ensure_future(_transaction(pool, connection, work))
         try:
             # Not a plain timeout: cancelling makes psycopg wait for an answer of the server that does not answer.
             done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -115,15 +116,6 @@ class Database:
             self._broken = None if isinstance(error, psycopg.OperationalError) else f"{error}"
             self._doubt.set()
             raise DatabaseAway(f"{self.source}: {error}") from None
-
-    async def _transaction(self, connection: Connection, work: Callable[[Connection], Awaitable[_Value]]) -> _Value:
-        if self._pool is None:
-            raise RuntimeError("the pool was there a moment ago")
-        try:
-            async with connection.transaction():
-                return await work(connection)
-        finally:
-            await self._pool.putconn(connection)
 
     async def supervise(self, stop: asyncio.Event) -> None:
         """Keep the database reached, started and migrated until ``stop`` is set."""
@@ -194,6 +186,17 @@ class Database:
         if state is not self.state:
             self.since = self.clock()
         self.state, self.detail = state, detail
+
+
+async def _transaction(
+    pool: AsyncConnectionPool[Connection], connection: Connection, work: Callable[[Connection], Awaitable[_Value]]
+) -> _Value:
+    try:
+        async with connection.transaction():
+            return await work(connection)
+    finally:
+        # To the pool that it is from: there may be another by now.
+        await pool.putconn(connection)
 
 
 async def _in_utc(connection: Connection) -> None:
