@@ -114,7 +114,9 @@ def test_the_units_start_restart_and_guard_the_server(served: Served) -> None:
             asking.wait_for(200)
     assert asking.errors == []
 
-    main = machine.show(UNIT, "MainPID")
+    main, heard = machine.show(UNIT, "MainPID"), machine.show(UNIT, "WatchdogTimestampMonotonic")
+    wait_until(lambda: machine.show(UNIT, "WatchdogTimestampMonotonic") != heard, "the watchdog hears of the server")
+    assert machine.show(UNIT, "MainPID") == main
     machine.do("systemctl", "kill", "--signal=SIGSTOP", "--kill-whom=main", UNIT)
     wait_until(lambda: machine.show(UNIT, "MainPID") not in {main, "0"}, "the hung server is replaced")
     served.wait()
