@@ -17,7 +17,7 @@ from repo_server.store import DatabaseAway
 from repo_server.store.counters import Counters
 from repo_server.store.database import DATA_ERRORS, Connection, Database
 from repo_server.store.identity import rename
-from repo_server.store.sightings import BESIDE, UPDATE, UPSERT, row_of
+from repo_server.store.sightings import BESIDE, KNOWN, SHARED, TAKEN_UP, UPDATE, UPSERT, row_of
 from repo_server.store.tables import devices_are_ours
 from repo_server.store.text import clean_json
 
@@ -156,12 +156,12 @@ class CheckInWriter:
         """Keep a device that ``devices`` refuses (it may have constraints that we do not know) where it is seen."""
         _log.error("check-in of %s refused by the database: %s", next(iter(batch)), refusal)
         try:
-            await self.database.run(_statements(batch, BESIDE))
+            await self.database.run(_statements(batch, beside=True))
         except (*DATA_ERRORS, RecursionError):
             self.counters.check_ins_dropped += 1
 
 
-def _statements(batch: dict[str, _CheckIn], statement: str | None = None) -> Callable[[Connection], Any]:
+def _statements(batch: dict[str, _CheckIn], *, beside: bool = False) -> Callable[[Connection], Any]:
     """Return what writes a batch and returns the ids that turned out to be shared."""
     former = [(device_id, old) for device_id, item in batch.items() for old in item.previous_ids]
     document = clean_json(
@@ -173,8 +173,16 @@ def _statements(batch: dict[str, _CheckIn], statement: str | None = None) -> Cal
         await connection.execute("SET LOCAL synchronous_commit = off")
         if former:
             await rename(connection, former)
-        chosen = statement or (UPSERT if await devices_are_ours(connection) else UPDATE)
-        cursor = await connection.execute(chosen, {"batch": document})
+        if beside:
+            await connection.execute(BESIDE, {"batch": document, "known": []})
+        elif await devices_are_ours(connection):
+            await connection.execute(UPSERT, {"batch": document})
+        else:
+            known = await (await connection.execute(KNOWN, {"ids": list(batch)})).fetchall()
+            values = {"batch": document, "known": [row[0] for row in known]}
+            for statement in (UPDATE, TAKEN_UP, BESIDE):
+                await connection.execute(statement, values)
+        cursor = await connection.execute(SHARED, {"since": min(item.at for item in batch.values())})
         return [str(row[0]) for row in await cursor.fetchall()]
 
     return write

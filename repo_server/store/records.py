@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,21 +28,20 @@ _COLUMNS = {
     "details": "jsonb",
     "received_at": "timestamptz",
 }
-# The key's table decides what is new; a unique index cannot span the log's partitions.
+_ROWS = f"""
+unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _COLUMNS.items())})
+    WITH ORDINALITY AS t ({", ".join(_COLUMNS)}, place)
+"""
+# The key's table decides what is new; a unique index cannot span the log's partitions. Two statements, for a
+# distributed database takes none that writes to two tables.
+_FRESH = """
+INSERT INTO agent_update_record_ids (device_id, record_id, received_at)
+SELECT * FROM unnest(%(device_id)s::uuid[], %(record_id)s::uuid[], %(received_at)s::timestamptz[]) AS t (d, r, at)
+ORDER BY d, r ON CONFLICT DO NOTHING RETURNING device_id, record_id
+"""
 _INSERT = f"""
-WITH sent AS MATERIALIZED (
-    SELECT * FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _COLUMNS.items())})
-        WITH ORDINALITY AS t ({", ".join(_COLUMNS)}, place)
-), fresh AS (
-    INSERT INTO agent_update_record_ids (device_id, record_id, received_at)
-    SELECT device_id, record_id, received_at FROM sent ORDER BY device_id, record_id
-    ON CONFLICT DO NOTHING RETURNING device_id, record_id
-)
 INSERT INTO agent_update_status_log ({", ".join(_COLUMNS)})
-SELECT {", ".join(_COLUMNS)} FROM (
-    SELECT DISTINCT ON (device_id, record_id) * FROM sent JOIN fresh USING (device_id, record_id)
-    ORDER BY device_id, record_id, place
-) AS new ORDER BY place
+SELECT {", ".join(_COLUMNS)} FROM {_ROWS} ORDER BY place
 """  # noqa: S608 -- built from the constants above
 _KNOW_DEVICES = """
 INSERT INTO {table} (device_id, name, device_type)
@@ -70,17 +69,26 @@ def write_records(rows: Sequence[tuple[str, UpdateRecord, datetime]]) -> Callabl
 
     A device that is not known yet gets a row, so that it is seen.
     """
-    table = [_row(*row) for row in rows]
-    values = {name: [row[index] for row in table] for index, name in enumerate(_COLUMNS)}
+    # A record that stands there twice is written once, as it came first.
+    table = {(row[1], row[0]): row for row in reversed([_row(*row) for row in rows])}
     devices = sorted({device_id for device_id, _, _ in rows})
 
     async def write(connection: Connection) -> None:
-        if rows:
-            table = "devices" if await devices_are_ours(connection) else "unregistered_devices"
-            await connection.execute(_KNOW_DEVICES.format(table=table), {"ids": devices})
-            await connection.execute(_INSERT, values)
+        if not rows:
+            return
+        home = "devices" if await devices_are_ours(connection) else "unregistered_devices"
+        await connection.execute(_KNOW_DEVICES.format(table=home), {"ids": devices})
+        cursor = await connection.execute(_FRESH, _columns(table.values()))
+        fresh = {(str(device_id), record_id) for device_id, record_id in await cursor.fetchall()}
+        new = [row for key, row in reversed(table.items()) if key in fresh]
+        if new:
+            await connection.execute(_INSERT, _columns(new))
 
     return write
+
+
+def _columns(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    return dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def _row(device_id: str, record: UpdateRecord, received_at: datetime) -> tuple[Any, ...]:

@@ -64,6 +64,11 @@ _NAMES = f"name, device_type, last_seen_day, {', '.join(_COLUMNS)}"
 _VALUES = f"device_id::text, 'endpoint', {_DAY}, {', '.join(value for _, value in _COLUMNS.values())}"
 
 
+def _utc(column: str) -> str:
+    """Return an instant to reckon with: without a time zone that is immutable, which distributed databases ask for."""
+    return f"({column} AT TIME ZONE 'UTC')"
+
+
 def _returned(new: str) -> str:
     return " OR ".join(
         f"({new}.{column} <> d.{column} AND {new}.{column} = d.{column}_before)"
@@ -74,7 +79,7 @@ def _returned(new: str) -> str:
 def _set(new: str, keep: frozenset[str] = frozenset()) -> str:
     """Return the assignments that take a row ``d`` to what the check-in ``new`` says, but for columns to keep."""
     at = f"{new}.last_agent_checkin"
-    recent = f"d.seen_returns_since > {at} - {_WINDOW}"
+    recent = f"{_utc('d.seen_returns_since')} > {_utc(at)} - {_WINDOW}"
     returned = _returned(new)
     assigned = {
         name: f"coalesce({new}.{name}, d.{name})" if name in _KEPT else f"{new}.{name}"
@@ -90,7 +95,7 @@ def _set(new: str, keep: frozenset[str] = frozenset()) -> str:
         "seen_returns_since": f"CASE WHEN ({returned}) AND ({recent}) IS NOT TRUE THEN {at}"
         " ELSE d.seen_returns_since END",
         "shared_id_at": f"CASE WHEN ({returned}) AND {recent} AND d.seen_returns + 1 >= {RETURNS} THEN {at}"
-        f" WHEN d.shared_id_at < {at} - {_FORGOTTEN} THEN NULL ELSE d.shared_id_at END",
+        f" WHEN {_utc('d.shared_id_at')} < {_utc(at)} - {_FORGOTTEN} THEN NULL ELSE d.shared_id_at END",
     }
     for column in ("seen_machine", "seen_versions"):
         changed = f"{new}.{column} <> d.{column}"
@@ -103,59 +108,37 @@ def _in_order(new: str) -> str:
 
     Another server may have been quicker. What is an hour ahead is no check-in but a clock that was wrong.
     """
-    ahead = f"{new}.last_agent_checkin + interval '1 hour'"
-    return f"(d.last_agent_checkin > {new}.last_agent_checkin AND d.last_agent_checkin < {ahead}) IS NOT TRUE"
+    known, now = f"{_utc('d.last_agent_checkin')}", f"{_utc(f'{new}.last_agent_checkin')}"
+    return f"({known} > {now} AND {known} < {now} + interval '1 hour') IS NOT TRUE"
 
 
-# Those that went back and forth once more.
-_EVIDENT = f"SELECT device_id FROM written WHERE seen_returns >= {RETURNS} AND shared_id_at = last_agent_checkin"  # noqa: S608 -- a constant
-_RETURNING = "RETURNING d.device_id, d.seen_returns, d.shared_id_at, d.last_agent_checkin"
-
-
-def _upsert(table: str) -> str:
+def _upsert(table: str, which: str = "true") -> str:
     return f"""
-    WITH written AS (
-        INSERT INTO {table} AS d ({_NAMES})
-        SELECT {_VALUES} FROM {_BATCH} ORDER BY t.device_id
-        ON CONFLICT (device_id) DO UPDATE SET {_set("excluded")} WHERE {_in_order("excluded")}
-        {_RETURNING}
-    )
-    {_EVIDENT}
+    INSERT INTO {table} AS d ({_NAMES})
+    SELECT {_VALUES} FROM {_BATCH} WHERE {which} ORDER BY t.device_id
+    ON CONFLICT (device_id) DO UPDATE SET {_set("excluded")} WHERE {_in_order("excluded")}
     """  # noqa: S608 -- built from the constants above
 
 
+# Each statement writes to one table: a distributed database does not take those that write to several.
 UPSERT = _upsert("devices")
 """For our own ``devices``."""
-BESIDE = _upsert("unregistered_devices")
-"""For a row that ``devices`` refuses."""
-
-_THEIRS = frozenset({"org_id"})
-"""What CommandIT decides in its own table."""
-
+BESIDE = _upsert("unregistered_devices", "NOT t.device_id = ANY(%(known)s::uuid[])")
+"""For devices that ``devices`` does not know, or refuses."""
 UPDATE = f"""
-WITH sent AS MATERIALIZED (
+UPDATE devices AS d SET {_set("s", frozenset({"org_id"}))} FROM (
     SELECT {", ".join(f"{value} AS {name}" for name, (_, value) in _COLUMNS.items())} FROM {_BATCH}
-), known AS MATERIALIZED (
-    -- In one order, so that two servers do not wait for each other.
-    SELECT d.device_id FROM devices AS d JOIN sent USING (device_id) ORDER BY d.device_id FOR NO KEY UPDATE OF d
-), registered AS (
-    UPDATE devices AS d SET {_set("s", _THEIRS)} FROM sent AS s JOIN known USING (device_id)
-    WHERE d.device_id = s.device_id AND {_in_order("s")}
-    {_RETURNING}
-), registered_now AS (
-    DELETE FROM unregistered_devices AS u USING known WHERE u.device_id = known.device_id
-), others AS (
-    INSERT INTO unregistered_devices AS d ({_NAMES})
-    SELECT device_id::text, 'endpoint', {_DAY}, {", ".join(_COLUMNS)} FROM sent
-    WHERE NOT EXISTS (SELECT FROM known WHERE known.device_id = sent.device_id) ORDER BY sent.device_id
-    ON CONFLICT (device_id) DO UPDATE SET {_set("excluded")} WHERE {_in_order("excluded")}
-    {_RETURNING}
-), written AS (
-    SELECT * FROM registered UNION ALL SELECT * FROM others
-)
-{_EVIDENT}
+) AS s WHERE d.device_id = s.device_id AND {_in_order("s")}
 """  # noqa: S608 -- built from the constants above
-"""For the wider ``devices`` of CommandIT: rows that are there are updated, all others are kept beside it."""
+"""For the wider ``devices`` of CommandIT, which decides the organisation: rows that are there."""
+KNOWN = "SELECT device_id FROM devices WHERE device_id = ANY(%(ids)s::uuid[])"
+TAKEN_UP = "DELETE FROM unregistered_devices WHERE device_id = ANY(%(known)s::uuid[])"
+SHARED = """
+SELECT device_id FROM devices WHERE shared_id_at IS NOT NULL AND shared_id_at >= %(since)s
+UNION ALL SELECT device_id FROM unregistered_devices WHERE shared_id_at IS NOT NULL AND shared_id_at >= %(since)s
+LIMIT 1000
+"""
+"""Those that went back and forth once more, by an index on such ids only."""
 
 
 class Row(msgspec.Struct, omit_defaults=True, gc=False):
