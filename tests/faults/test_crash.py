@@ -34,7 +34,7 @@ def test_whatever_happens_at_a_call_one_whole_set_is_in_place_and_running(table:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("table", ["update", "rollback"])
 def test_a_recovery_from_any_step_may_be_cut_off_as_well(table: str) -> None:
-    kinds = ("--kind", "kill", "--kind", "EIO", "--kind", "power")
+    kinds = ("--kind", "kill", "--kind", "power")
     crash("--table", table, "--recoveries", "--sample", "1", "--shift", "7", *kinds)
 
 
