@@ -38,8 +38,9 @@ def holders_of(marker: bytes, leader: int | None = None) -> list[int]:
     """
     found, above = [], _ancestors()
     for pid in _pids():
-        fields = _stat(pid)
-        if fields is None or fields[_STATE] in {"Z", "X"} or marker not in _environment(pid):
+        # What a stranger is like is not asked: most are, and this is done for every process of the machine.
+        fields = _stat(pid) if marker in _environment(pid) else None
+        if fields is None or fields[_STATE] in {"Z", "X"}:
             continue
         if pid not in above or int(fields[_SESSION]) == leader:
             found.append(pid)
@@ -68,11 +69,10 @@ def leaders_with(marker: bytes) -> list[int]:
     """Return the live session leaders with ``marker`` (``NAME=value``) in their environment, oldest first."""
     found = []
     for pid in _pids():
-        fields = _stat(pid)
+        fields = _stat(pid) if marker in _environment(pid) else None
         if fields is None or fields[_STATE] in {"Z", "X"} or int(fields[_SESSION]) != pid:
             continue
-        if marker in _environment(pid):
-            found.append((int(fields[_START_TICKS]), pid))
+        found.append((int(fields[_START_TICKS]), pid))
     return [pid for _, pid in sorted(found)]
 
 
@@ -188,7 +188,7 @@ def _ends(pidfd: int, timeout: float) -> bool:
 
 def _pids() -> Iterator[int]:
     own = os.getpid()
-    names = (entry.name for entry in _PROC.iterdir())
+    names = os.listdir(_PROC)  # noqa: PTH208 -- a path object for every process of the machine costs more than the rest
     return (int(name) for name in names if name.isdigit() and int(name) != own)
 
 
@@ -203,15 +203,20 @@ def _ancestors() -> set[int]:
 
 def _stat(pid: int) -> list[str] | None:
     try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+        data = _read(pid, "stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name may itself contain blanks and brackets; the fields follow the last one.
-    return text.rpartition(")")[2].split()
+    return data.rpartition(b")")[2].decode("ascii").split()
 
 
 def _environment(pid: int) -> list[bytes]:
     # Other users' processes, and those that just ended, are not ours.
     with contextlib.suppress(OSError):
-        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        return _read(pid, "environ").split(b"\0")
     return []
+
+
+def _read(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 -- a path object costs more than reading
+        return file.read()
