@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
@@ -41,13 +41,18 @@ class Proxies:
     _trusted: dict[str, bool] = field(default_factory=dict)
     _nearest: dict[tuple[str, bytes], str] = field(default_factory=dict)
 
-    def address(self, scope: Scope) -> str:
-        """Return the address of the client: the nearest one that is no trusted proxy; "" behind a Unix socket."""
+    def address(self, scope: Scope, single: Mapping[bytes, bytes | None] | None = None) -> str:
+        """Return the address of the client: the nearest one that is no trusted proxy; "" behind a Unix socket.
+
+        ``single``: the headers as ``http.single_headers`` has them, where they are there already.
+        """
         client = scope["client"]
         peer: str = "" if client is None else client[0]
         if not self.networks or not self._trusts(peer):
             return peer
-        said = b",".join([value for name, value in scope["headers"] if name == self.header])
+        said = None if single is None else single.get(self.header)
+        if said is None:
+            said = b",".join([value for name, value in scope["headers"] if name == self.header])
         if not said:
             return peer
         found = self._nearest.get((peer, said))
@@ -56,11 +61,13 @@ class Proxies:
             _remember(self._nearest, (peer, said), found)
         return found
 
-    def scheme(self, scope: Scope) -> str:
+    def scheme(self, scope: Scope, single: Mapping[bytes, bytes | None] | None = None) -> str:
         """Return how the client asked: ``http`` or ``https``."""
         scheme: str = scope["scheme"]
         client = scope["client"]
         if not self.networks or client is None or not self._trusts(client[0]):
+            return scheme
+        if single is not None and _PROTO not in single:
             return scheme
         for name, value in scope["headers"]:
             if name == _PROTO:

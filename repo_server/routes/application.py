@@ -103,7 +103,14 @@ class Application:
         """Answer a check whose body is there, as ``protocol.ShortWay`` says."""
         traffic = self.context.traffic
         proxies = traffic.proxies
-        call = Call(scope, _no_receive, _no_send, proxies.address(scope), perf_counter(), scheme=proxies.scheme(scope))
+        call = Call(
+            scope,
+            _no_receive,
+            _no_send,
+            proxies.address(scope, headers),
+            perf_counter(),
+            scheme=proxies.scheme(scope, headers),
+        )
         call.headers = headers
         try:
             traffic.limits.address(call.address, call.began)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from repo_server.addresses import FORWARDED, Proxies, parse_network
+from repo_server.http import single_headers
 from repo_server.limits import network_of
 
 PROXIES = Proxies(tuple(parse_network(text) for text in ("10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1")))
@@ -12,7 +13,10 @@ PROXIES = Proxies(tuple(parse_network(text) for text in ("10.0.0.0/8", "2001:db8
 
 def address(peer: str | None, *values: str, proxies: Proxies = PROXIES, name: bytes | None = None) -> str:
     headers = [(name or proxies.header, value.encode("latin-1")) for value in values]
-    return proxies.address({"client": None if peer is None else (peer, 1), "headers": headers})
+    scope = {"client": None if peer is None else (peer, 1), "headers": headers}
+    found = proxies.address(scope)
+    assert proxies.address(scope, single_headers(headers)) == found, "the short way must read the same"
+    return found
 
 
 @pytest.mark.parametrize(
