@@ -45,9 +45,10 @@ def be_resident(root_dir: str, waiting: Waiting) -> int:
 
 def be_on_trial(root_dir: str, seconds: str, more: Sequence[str]) -> int:
     """Show the agent that runs here that this one could replace it; return the exit code (FR-SUP-003)."""
-    from agent.trial import Trial
+    from agent.trial import TRIAL_VARIABLE, Trial, last_words
 
-    return Trial(_surroundings(root_dir), Waiting(), float(seconds), more).stand()
+    said = last_words(os.environ.get(TRIAL_VARIABLE, ""))
+    return Trial(_surroundings(root_dir), Waiting(), float(seconds), more, said).stand()
 
 
 def _surroundings(root_dir: str) -> Surroundings:

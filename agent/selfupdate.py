@@ -17,6 +17,7 @@ from agent.errors import AgentError, NetworkFailure, PackageRefused
 from agent.logs import Log
 from agent.paths import Paths
 from agent.ports import Finished, Programs
+from agent.trial import TRIAL_VARIABLE, last_words
 from repo_server.core.model import UPDATER, Os
 from repo_server.core.package import PackageManifest, ServiceKind
 
@@ -59,6 +60,8 @@ class Watch:
     log: Log
     overrides: Mapping[str, str]
     """What overrides the configuration for this agent, as environment variables, so that it does for the new one."""
+    new_word: Callable[[], str]
+    """A word that nobody knows before, for each trial."""
 
     def check(self, folder: Path, package: PackageManifest, reach: Callable[[], object] | None) -> None:
         """Return when the new agent has shown that it works; raise ``AgentError(HEALTH_FAILED)``.
@@ -83,19 +86,24 @@ class Watch:
         program, health = program_in(folder, package.id.platform.os), package.health
         stay = max(health.probation_seconds, SHORTEST_PROBATION)
         command = [str(program), "--root-dir", str(self.paths.root_dir), "run", "--trial", f"{stay:g}", *more]
-        limit = health.timeout_seconds + stay
+        limit, word = health.timeout_seconds + stay, self.new_word()
         try:
-            finished = self.programs.run(command, self.paths.state, dict(self.overrides), limit)
+            finished = self.programs.run(command, self.paths.state, {**self.overrides, TRIAL_VARIABLE: word}, limit)
         except OSError as error:
             return f"{program} cannot be started: {error.strerror or error}"
         self.log.info("a new agent was on trial", exit_code=finished.exit_code, output=finished.output)
-        return _in_words(finished, limit)
+        return _in_words(finished, limit, last_words(word))
 
 
-def _in_words(finished: Finished, limit: float) -> str | None:
-    if finished.exit_code == 0:
-        return None
-    how = f"it hung: no end within {limit:g} s" if finished.exit_code is None else f"it ended with {finished.exit_code}"
+def _in_words(finished: Finished, limit: float, expected: str) -> str | None:
     lines = [line.strip() for line in finished.output.splitlines() if line.strip()]
+    if finished.exit_code == 0 and lines[-1:] == [expected]:
+        return None
+    if finished.exit_code is None:
+        how = f"it hung: no end within {limit:g} s"
+    elif finished.exit_code == 0:
+        how = "it ended without saying that it is fit, as an agent does at the end of its trial"
+    else:
+        how = f"it ended with {finished.exit_code}"
     said = "; ".join([line for line in lines if "error" in line.lower()][-3:] or lines[-3:])[-400:]
     return f"{how}{': ' + said if said else ''}"

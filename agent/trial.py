@@ -12,22 +12,36 @@ from collections.abc import Sequence
 from agent.daemon import Daemon, Surroundings
 from agent.platform.resident import Waiting
 
+TRIAL_VARIABLE = "COMMANDIT_TRIAL"
+"""Environment variable: a word of this trial alone, so that a program that merely ends has not passed it."""
+
+
+def last_words(word: str) -> str:
+    """Return the last line that a daemon says which has passed its trial."""
+    return f"fit {word}"
+
 
 class Trial(Daemon):
     """A daemon that ends by itself, ``seconds`` after its check."""
 
-    def __init__(self, around: Surroundings, waiting: Waiting, seconds: float, more: Sequence[str]) -> None:
-        """``more``: options for the check."""
+    def __init__(
+        self, around: Surroundings, waiting: Waiting, seconds: float, more: Sequence[str], last_words: str
+    ) -> None:
+        """``more``: options for the check; ``last_words``: what is said when all went well."""
         super().__init__(around, waiting)
         self._seconds = seconds
         self._more = more
+        self._last_words = last_words
         self._code: int | None = None
         self._until: float | None = None
 
     def stand(self) -> int:
         """Be a daemon for that long; return the exit code, 0 if all went well."""
-        stayed = self.run()
-        return abs(self._code) if stayed and self._code is not None else 1
+        if not self.run() or self._code is None:
+            return 1
+        if self._code == 0:
+            self._around.say(self._last_words)
+        return abs(self._code)
 
     def _listen(self) -> None:
         # The one that watches does.

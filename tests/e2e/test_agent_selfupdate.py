@@ -23,6 +23,7 @@ from support.updaters import (
     CANNOT_READ_ITS_STATE,
     CHECKS_ITSELF_AND_DIES,
     CRASHES,
+    ENDS_AT_ONCE,
     HANGS,
     HAS_ANOTHER_SECRET,
     package_of,
@@ -95,13 +96,22 @@ def test_the_agent_updates_itself_last_and_in_one_sequence_with_the_others(story
     ("behaviour", "said"),
     [
         (CRASHES, "no such library"),
+        (ENDS_AT_ONCE, "it ended without saying that it is fit"),
         (HANGS, "it hung"),
         (CANNOT_INITIALISE, "cannot initialise"),
         (CANNOT_READ_ITS_STATE, "CONFIG_INVALID"),
         (CHECKS_ITSELF_AND_DIES, "it ended with -9"),
         (HAS_ANOTHER_SECRET, "UNAUTHORIZED"),
     ],
-    ids=["crashes", "hangs", "cannot-initialise", "cannot-read-its-state", "dies-after-its-check", "secret-refused"],
+    ids=[
+        "crashes",
+        "ends-at-once",
+        "hangs",
+        "cannot-initialise",
+        "cannot-read-its-state",
+        "dies-after-its-check",
+        "secret-refused",
+    ],
 )
 def test_a_new_agent_that_is_not_fit_is_taken_back_with_its_whole_sequence(
     story: Story, behaviour: str, said: str
