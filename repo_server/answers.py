@@ -23,7 +23,7 @@ from repo_server.core.wire import (
     Update,
     device_of,
 )
-from repo_server.live import Snapshot
+from repo_server.tree.live import Snapshot
 
 PACKAGES = "/v1/packages/"
 MAX_REMEMBERED = 8192

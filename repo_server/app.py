@@ -9,19 +9,12 @@ import socket
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
-from repo_server.auth import KeyFile, Keys, parse_secrets
-from repo_server.eventlog import Credentials, EventRecorder
-from repo_server.exposition import Exposition
+from repo_server.access.auth import KeyFile, Keys, parse_secrets
+from repo_server.access.guard import Guard
+from repo_server.access.tokens import TOKENS_NAME, parse_tokens
 from repo_server.feed import TreeFeed
-from repo_server.figures import (
-    of_workers,
-)
-from repo_server.guard import Guard
 from repo_server.heart import Heart
-from repo_server.listener import listening, require_tree, url_of
-from repo_server.live import Snapshot
 from repo_server.recording import Recording
-from repo_server.scan import Scanner, ScanOptions
 from repo_server.server import Parts, Server, fleet_figures
 from repo_server.servicemanager import ServiceManager
 from repo_server.settings import Settings
@@ -31,10 +24,17 @@ from repo_server.store.database import POOL_SIZE
 from repo_server.store.embedded import EmbeddedByAnother, EmbeddedPostgres
 from repo_server.store.source import GivenServer, Source
 from repo_server.store.spools import gather_spools, spool_name
-from repo_server.tls import Tls
-from repo_server.tokens import TOKENS_NAME, parse_tokens
+from repo_server.telemetry.eventlog import Credentials, EventRecorder
+from repo_server.telemetry.exposition import Exposition
+from repo_server.telemetry.figures import (
+    of_workers,
+)
 from repo_server.traffic import Traffic
-from repo_server.watch import WatchOptions
+from repo_server.tree.live import Snapshot
+from repo_server.tree.scan import Scanner, ScanOptions
+from repo_server.tree.watch import WatchOptions
+from repo_server.web.listener import listening, require_tree, url_of
+from repo_server.web.tls import Tls
 from repo_server.workers.channel import Channel
 from repo_server.workers.launch import launcher
 from repo_server.workers.link import Link, MainsDatabase, begin

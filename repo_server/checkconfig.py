@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from repo_server.auth import CredentialsInvalid, parse_secrets
+from repo_server.access.auth import CredentialsInvalid, parse_secrets
+from repo_server.access.tokens import TOKENS_NAME, parse_tokens
 from repo_server.failures import FAILED, REFUSED, USAGE, exit_code
-from repo_server.listener import StartError, require_tree
-from repo_server.rules import RuleBook
 from repo_server.settings import Settings, SettingsInvalid, Unsafe, check_exposure
 from repo_server.statefolder import StateError, require_private
 from repo_server.store import UrlInvalid
 from repo_server.store.source import GivenServer
-from repo_server.tls import Tls
-from repo_server.tokens import TOKENS_NAME, parse_tokens
 from repo_server.traffic import AUDIT_NAME
+from repo_server.tree.rules import RuleBook
+from repo_server.web.listener import StartError, require_tree
+from repo_server.web.tls import Tls
 
 
 @dataclass(frozen=True, slots=True)

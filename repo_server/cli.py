@@ -12,12 +12,11 @@ from typing import NoReturn
 
 import click
 
+from repo_server.access.auth import CredentialsInvalid, Role
+from repo_server.access.tokens import Token, TokenError, add_token, list_tokens, revoke_token
 from repo_server.app import serve, wall_clock, work
-from repo_server.auth import CredentialsInvalid, Role
 from repo_server.checkconfig import Finding, check, worst
 from repo_server.failures import FAILED, REFUSED, USAGE, exit_code
-from repo_server.listener import StartError
-from repo_server.logs import configure
 from repo_server.openapi import document
 from repo_server.operations import API
 from repo_server.servicemanager import ServiceManager
@@ -34,7 +33,8 @@ from repo_server.settings import (
 )
 from repo_server.statefolder import StateExposed, StateInUse, prepare
 from repo_server.store import UrlInvalid
-from repo_server.tokens import Token, TokenError, add_token, list_tokens, revoke_token
+from repo_server.telemetry.logs import configure
+from repo_server.web.listener import StartError
 from repo_server.workers.link import MainProcessGone
 
 _CANNOT_START = (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from repo_server.auth import CredentialsInvalid
-from repo_server.listener import TlsUnusable
+from repo_server.access.auth import CredentialsInvalid
 from repo_server.settings import SettingsInvalid, Unsafe
 from repo_server.statefolder import StateExposed, StateInUse
 from repo_server.store import UrlInvalid
+from repo_server.web.listener import TlsUnusable
 
 FAILED, USAGE, REFUSED, BUSY = 1, 2, 3, 4
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from repo_server.live import Live, Snapshot
-from repo_server.scan import Scanner
 from repo_server.supervise import Tasks
-from repo_server.watch import Watcher, WatchOptions
+from repo_server.tree.live import Live, Snapshot
+from repo_server.tree.scan import Scanner
+from repo_server.tree.watch import Watcher, WatchOptions
 
 
 class Feed(Protocol):

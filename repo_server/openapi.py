@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from repo_server.core.wire import SECRET_HEADER, ErrorBody
-from repo_server.errorcodes import ErrorCode
+from repo_server.web.errorcodes import ErrorCode
 
 BINARY = "application/octet-stream"
 _REF = "#/components/schemas/{name}"

@@ -6,9 +6,7 @@ from typing import Any
 
 from repo_server.core.model import COMPONENT_PATTERN, Arch, Channel, FileState, Os
 from repo_server.core.wire import CheckRequest, CheckResponse, StatusRequest, StatusResponse
-from repo_server.errorcodes import ErrorCode
 from repo_server.openapi import BINARY, Api, Operation, Parameter, Who
-from repo_server.query import MAX_PAGE, PAGE
 from repo_server.views import (
     DeviceDetail,
     DevicePage,
@@ -22,6 +20,8 @@ from repo_server.views import (
     RescanAnswer,
     VersionCounts,
 )
+from repo_server.web.errorcodes import ErrorCode
+from repo_server.web.query import MAX_PAGE, PAGE
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _TIME: dict[str, Any] = {"type": "string", "format": "date-time"}

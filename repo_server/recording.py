@@ -9,10 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from repo_server.conditions import Conditions
 from repo_server.core.channels import AssignedChannel
 from repo_server.core.wire import CheckRequest, UpdateRecord
-from repo_server.eventlog import EventRecorder
 from repo_server.routes.context import RecordsUnavailable, Rejected
 from repo_server.store import DatabaseAway
 from repo_server.store.checkins import CheckInWriter
@@ -27,6 +25,8 @@ from repo_server.store.source import Source
 from repo_server.store.spool import Spool
 from repo_server.store.upkeep import Upkeep
 from repo_server.supervise import Tasks
+from repo_server.telemetry.conditions import Conditions
+from repo_server.telemetry.eventlog import EventRecorder
 
 _MEGABYTE = 1_000_000
 _EVENTS = "events"

@@ -17,27 +17,10 @@ from typing import Any
 
 import uvicorn
 
+from repo_server.access.guard import Guard
 from repo_server.answers import Answers
-from repo_server.conditions import Conditions
-from repo_server.connections import RESERVED_DESCRIPTORS, Connections
-from repo_server.expiry import Expiry
-from repo_server.exposition import Exposition
-from repo_server.exposition import Source as FigureSource
 from repo_server.feed import Feed, TreeFeed
-from repo_server.figures import (
-    of_catalogue,
-    of_certificate,
-    of_fleet,
-    of_metadata,
-    of_recording,
-    of_traffic,
-)
-from repo_server.files import FileSender
-from repo_server.guard import Guard
 from repo_server.heart import Heart
-from repo_server.httpserver import HttpServer
-from repo_server.listener import url_of
-from repo_server.protocol import LimitedHttp
 from repo_server.recording import NothingRecorded, Recording, StoredDevices, StoredRecords
 from repo_server.routes.application import Application
 from repo_server.routes.context import Context
@@ -45,8 +28,25 @@ from repo_server.settings import Settings
 from repo_server.signals import on_signals
 from repo_server.store.fleet import Fleet
 from repo_server.supervise import Tasks, every, first_of, regularly
-from repo_server.tls import Tls
+from repo_server.telemetry.conditions import Conditions
+from repo_server.telemetry.exposition import Exposition
+from repo_server.telemetry.exposition import Source as FigureSource
+from repo_server.telemetry.figures import (
+    of_catalogue,
+    of_certificate,
+    of_fleet,
+    of_metadata,
+    of_recording,
+    of_traffic,
+)
 from repo_server.traffic import Traffic
+from repo_server.tree.expiry import Expiry
+from repo_server.web.connections import RESERVED_DESCRIPTORS, Connections
+from repo_server.web.files import FileSender
+from repo_server.web.httpserver import HttpServer
+from repo_server.web.listener import url_of
+from repo_server.web.protocol import LimitedHttp
+from repo_server.web.tls import Tls
 
 _FILE_THREADS = 16
 _LOOK_SECONDS = 1.0

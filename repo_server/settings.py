@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from repo_server.addresses import parse_network
-from repo_server.buckets import Rate
+from repo_server.access.addresses import parse_network
+from repo_server.access.buckets import Rate
 
 ENVIRONMENT_PREFIX = "REPO_SERVER_"
 CONFIG = "config"

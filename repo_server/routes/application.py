@@ -12,9 +12,9 @@ from typing import TypeAlias
 from starlette.types import Message, Receive, Scope, Send
 
 from repo_server.answers import PACKAGES
-from repo_server.http import CHECK_BODY_BYTES, Call, ClientGone, HttpError, error_response
 from repo_server.routes import catalogue, check, health, metrics, openapi, operator, packages, status
 from repo_server.routes.context import Context
+from repo_server.web.http import CHECK_BODY_BYTES, Call, ClientGone, HttpError, error_response
 
 Handler: TypeAlias = Callable[[Context, Call], Awaitable[None]]
 

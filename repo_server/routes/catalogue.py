@@ -6,18 +6,18 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
+from repo_server.access.auth import Role
 from repo_server.answers import download_url
-from repo_server.auth import Role
 from repo_server.core.errors import NameInvalid
 from repo_server.core.model import Arch, Channel, FileState, Os, Problem, Release, ReleaseId
 from repo_server.core.names import parse_release_name
 from repo_server.core.version import Version
-from repo_server.http import Call, method_not_allowed, not_ready
-from repo_server.live import Snapshot
-from repo_server.query import Query, invalid, read_query
-from repo_server.revalidation import answer_or_unchanged
 from repo_server.routes.context import Context
+from repo_server.tree.live import Snapshot
 from repo_server.views import ConditionEntry, PackageEntry, PackagePage, ProblemEntry, ProblemPage, RescanAnswer
+from repo_server.web.http import Call, method_not_allowed, not_ready
+from repo_server.web.query import Query, invalid, read_query
+from repo_server.web.revalidation import answer_or_unchanged
 
 PROBLEMS = "/v1/problems"
 CATALOGUE = "/v1/packages"

@@ -7,8 +7,8 @@ import msgspec
 from repo_server.core.errors import DeviceIdInvalid, FormatError
 from repo_server.core.identity import normalise_device_id
 from repo_server.core.wire import CheckRequest, ComponentState
-from repo_server.http import CHECK_BODY_BYTES, Call, HttpError, decode, method_not_allowed, not_ready, require_json
 from repo_server.routes.context import Context
+from repo_server.web.http import CHECK_BODY_BYTES, Call, HttpError, decode, method_not_allowed, not_ready, require_json
 
 PATH = "/v1/check"
 _decoder = msgspec.json.Decoder(CheckRequest)

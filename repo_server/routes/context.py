@@ -8,16 +8,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from repo_server.access.guard import Guard
 from repo_server.answers import PACKAGES, Answers
-from repo_server.conditions import Conditions
 from repo_server.core.channels import AssignedChannel
 from repo_server.core.wire import CheckRequest, UpdateRecord
-from repo_server.exposition import Exposition
-from repo_server.files import FileSender
-from repo_server.guard import Guard
-from repo_server.http import Call
-from repo_server.live import Live
+from repo_server.telemetry.conditions import Conditions
+from repo_server.telemetry.exposition import Exposition
 from repo_server.traffic import Traffic
+from repo_server.tree.live import Live
+from repo_server.web.files import FileSender
+from repo_server.web.http import Call
 
 
 class RecordsUnavailable(Exception):

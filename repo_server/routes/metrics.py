@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from repo_server.http import Call, method_not_allowed
 from repo_server.routes.context import Context
+from repo_server.web.http import Call, method_not_allowed
 
 PATH = "/metrics"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from repo_server.http import Call, method_not_allowed
 from repo_server.openapi import document
 from repo_server.operations import API
-from repo_server.revalidation import answer_or_unchanged
 from repo_server.routes.context import Context
+from repo_server.web.http import Call, method_not_allowed
+from repo_server.web.revalidation import answer_or_unchanged
 
 PATH = "/v1/openapi.json"
 

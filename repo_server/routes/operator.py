@@ -14,10 +14,10 @@ from repo_server.core.identity import normalise_device_id
 from repo_server.core.model import Arch, Channel, Device, Installed, Os, Platform
 from repo_server.core.offer import decide
 from repo_server.core.version import Version
-from repo_server.http import Call, HttpError, method_not_allowed, not_ready
-from repo_server.query import Query, invalid, read_query
 from repo_server.routes.context import Context, RecordsUnavailable
 from repo_server.views import Explanation, OfferEntry
+from repo_server.web.http import Call, HttpError, method_not_allowed, not_ready
+from repo_server.web.query import Query, invalid, read_query
 
 DEVICES = "/v1/devices"
 VERSIONS = "/v1/versions"

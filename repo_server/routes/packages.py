@@ -7,10 +7,10 @@ import re
 from repo_server.answers import PACKAGES
 from repo_server.core.model import Release
 from repo_server.core.names import split_sidecar
-from repo_server.files import FileChanged, FileGone
-from repo_server.handover import hand_over
-from repo_server.http import Call, Headers, HttpError, method_not_allowed, not_ready
 from repo_server.routes.context import Context
+from repo_server.web.files import FileChanged, FileGone
+from repo_server.web.handover import hand_over
+from repo_server.web.http import Call, Headers, HttpError, method_not_allowed, not_ready
 
 TREE = "/tree/"
 METADATA = "/metadata/"

@@ -7,8 +7,8 @@ import msgspec
 from repo_server.core.errors import DeviceIdInvalid
 from repo_server.core.identity import normalise_device_id
 from repo_server.core.wire import RejectedRecord, StatusRequest, StatusResponse, UpdateRecord
-from repo_server.http import STATUS_BODY_BYTES, Call, HttpError, decode, method_not_allowed, require_json
 from repo_server.routes.context import Context, RecordsUnavailable
+from repo_server.web.http import STATUS_BODY_BYTES, Call, HttpError, decode, method_not_allowed, require_json
 
 PATH = "/v1/status"
 RETRY_SECONDS = 60

@@ -28,7 +28,7 @@ from psycopg.conninfo import make_conninfo
 
 from repo_server.store import CannotStart, DatabaseAway
 from repo_server.store.source import with_defaults
-from repo_server.treeio import sync_folder
+from repo_server.tree.treeio import sync_folder
 
 FOLDER_NAME = "postgres"
 START_SECONDS = 90.0

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from repo_server.treeio import sync_folder
+from repo_server.tree.treeio import sync_folder
 
 _MARKER = b"\xc5SPL"
 _HEAD = struct.Struct(">4sII")

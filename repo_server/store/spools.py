@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from repo_server.store.spool import SUFFIX
-from repo_server.treeio import sync_folder
+from repo_server.tree.treeio import sync_folder
 
 _NAME = re.compile(r"spool-([1-9][0-9]*)")
 

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from repo_server.conditions import Condition
-from repo_server.live import Live
 from repo_server.store import DatabaseAway
 from repo_server.store.database import State
 from repo_server.store.source import Source
 from repo_server.supervise import Tasks
+from repo_server.telemetry.conditions import Condition
+from repo_server.tree.live import Live
 from repo_server.workers.channel import Channel
 from repo_server.workers.messages import (
     Alive,

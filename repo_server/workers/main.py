@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from repo_server.conditions import Condition, Conditions
 from repo_server.feed import Feed
 from repo_server.heart import Heart
-from repo_server.live import Snapshot
 from repo_server.recording import Recording
 from repo_server.settings import Settings
 from repo_server.supervise import Tasks, every, regularly
+from repo_server.telemetry.conditions import Condition, Conditions
+from repo_server.tree.live import Snapshot
 from repo_server.workers.crew import Crew, Launch, Member
 from repo_server.workers.gathering import Gathering
 from repo_server.workers.messages import Begin, Collect, Conditioned, DatabaseIs, Figures, Message, Rescan, encode

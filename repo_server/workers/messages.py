@@ -9,13 +9,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from repo_server.conditions import Condition
 from repo_server.core.model import Problem, Release
 from repo_server.core.policy import ChannelPolicy, TreeConfig
 from repo_server.core.version import Version
 from repo_server.settings import Settings
 from repo_server.store.database import State
-from repo_server.treeio import FileIdentity
+from repo_server.telemetry.conditions import Condition
+from repo_server.tree.treeio import FileIdentity
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):

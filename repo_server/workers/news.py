@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from repo_server.core.catalogue import Catalogue
-from repo_server.live import ScanResult, Snapshot
+from repo_server.tree.live import ScanResult, Snapshot
 from repo_server.workers.messages import News
 
 

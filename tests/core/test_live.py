@@ -8,8 +8,8 @@ import pytest
 from core.making import NOW, catalogue, release
 
 from repo_server.core.model import Problem
-from repo_server.live import Live, ScanResult
-from repo_server.treeio import FileIdentity
+from repo_server.tree.live import Live, ScanResult
+from repo_server.tree.treeio import FileIdentity
 
 
 def found(*versions: str, problems: tuple[Problem, ...] = (), ino: int = 1) -> ScanResult:

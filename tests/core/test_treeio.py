@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from repo_server.core.names import is_temporary
-from repo_server.treeio import (
+from repo_server.tree.treeio import (
     LOCK_NAME,
     Busy,
     FileIdentity,
@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_temporary_one(tree: Path) -> Non
     code = """
         import resource, sys
         from pathlib import Path
-        from repo_server.treeio import write_atomic
+        from repo_server.tree.treeio import write_atomic
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
             write_atomic(Path(sys.argv[1]), b"x" * 100_000)
@@ -348,7 +348,7 @@ def test_a_prepared_file_is_published_under_its_name(tree: Path) -> None:
 KILLED = """
     import json, os, signal, sys
     from pathlib import Path
-    from repo_server import treeio
+    from repo_server.tree import treeio
 
     path, new = Path(sys.argv[1]), sys.argv[2].encode()
 
@@ -398,7 +398,7 @@ def test_a_writer_killed_at_any_step_leaves_the_old_file_or_the_new_one(tree: Pa
 
 def traced_calls(tree: Path, log: Path) -> list[str] | None:
     """Return the system calls of one write in their order, ``None`` where processes cannot be traced."""
-    code = "import sys, pathlib, repo_server.treeio as it; it.write_atomic(pathlib.Path(sys.argv[1]), b'alpha')"
+    code = "import sys, pathlib, repo_server.tree.treeio as it; it.write_atomic(pathlib.Path(sys.argv[1]), b'alpha')"
     calls = "trace=openat,write,fsync,fdatasync,rename,renameat,renameat2"
     command = ["strace", "-f", "-y", "-e", calls, "-o", str(log), sys.executable, "-c", code, str(tree / DEEP)]
     done = subprocess.run(command, capture_output=True, timeout=100, check=False)
@@ -447,7 +447,7 @@ def test_the_lock_is_exclusive_within_a_process_and_free_again_afterwards(tree: 
 HOLDER = """
     import sys
     from pathlib import Path
-    from repo_server.treeio import tree_lock
+    from repo_server.tree.treeio import tree_lock
     with tree_lock(Path(sys.argv[1])):
         print("held", flush=True)
         sys.stdin.read()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from repo_server.addresses import FORWARDED, Proxies, parse_network
-from repo_server.http import single_headers
-from repo_server.limits import network_of
+from repo_server.access.addresses import FORWARDED, Proxies, parse_network
+from repo_server.access.limits import network_of
+from repo_server.web.http import single_headers
 
 PROXIES = Proxies(tuple(parse_network(text) for text in ("10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1")))
 

@@ -16,9 +16,9 @@ from support.server import RunningServer, check_body, running, wait_until
 from support.serving import SERVICE
 from support.trees import Tree
 
-from repo_server.audit import MAX_WAITING_BYTES, Audit, Line
-from repo_server.auditfile import RotatedFile
 from repo_server.core.wire import SECRET_HEADER
+from repo_server.telemetry.audit import MAX_WAITING_BYTES, Audit, Line
+from repo_server.telemetry.auditfile import RotatedFile
 
 SECRET = "audited-secret-0123456789"
 REQUIRED = {"time", "address", "method", "path", "auth_id", "auth", "status", "duration_ms"}

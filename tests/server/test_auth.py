@@ -13,9 +13,9 @@ from support.server import RunningServer, check_body, environment, running, wait
 from support.serving import SERVICE
 from support.trees import Tree
 
-from repo_server.auth import CredentialsInvalid, Role, digest, parse_secrets
+from repo_server.access.auth import CredentialsInvalid, Role, digest, parse_secrets
+from repo_server.access.tokens import add_token, list_tokens, parse_tokens
 from repo_server.core.wire import SECRET_HEADER
-from repo_server.tokens import add_token, list_tokens, parse_tokens
 
 OLD, NEW = "old-secret-0123456789", "new-secret-0123456789"
 OPERATOR = ["/v1/problems", "/v1/packages", "/v1/devices", "/v1/devices/6f1c2a34-0000-4000-8000-000000000001"]

@@ -11,8 +11,8 @@ from support.server import RunningServer
 from support.serving import SERVICE
 
 from repo_server.core.model import Problem
-from repo_server.query import Query
 from repo_server.routes.catalogue import _problem_page
+from repo_server.web.query import Query
 
 ALL = ["probe-3.0.0", "service-1.1.0", "service-1.2.3", "service-1.3.0", "ui-2.0.0"]
 

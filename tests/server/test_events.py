@@ -14,9 +14,9 @@ from support.server import RunningServer, running, wait_until
 from support.serving import SERVICE
 from support.trees import Tree
 
-from repo_server.auth import Role
-from repo_server.happenings import happenings
-from repo_server.tokens import add_token
+from repo_server.access.auth import Role
+from repo_server.access.tokens import add_token
+from repo_server.telemetry.happenings import happenings
 
 NAME = "service-linux-amd64-1.2.3"
 

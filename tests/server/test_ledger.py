@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from repo_server import ledger
-from repo_server.treeio import NotRegular
+from repo_server.tree import ledger
+from repo_server.tree.treeio import NotRegular
 
 A, B = "a" * 64, "b" * 64
 ONE, TWO = "service-linux-amd64-1.2.3", "ui-windows-arm64-2.0.0-rc.1"

@@ -16,11 +16,11 @@ from support.server import RunningServer, check_body, running
 from support.trees import Tree
 from urllib3 import BaseHTTPResponse
 
-from repo_server.buckets import Buckets, Rate
+from repo_server.access.buckets import Buckets, Rate
+from repo_server.access.limits import Limits, Rates
 from repo_server.core.wire import SECRET_HEADER
-from repo_server.http import HttpError
-from repo_server.limits import Limits, Rates
 from repo_server.settings import read_settings
+from repo_server.web.http import HttpError
 
 SECRET, OTHER = "first-secret-0123456789", "second-secret-0123456789"
 BEHIND = ("--trusted-proxy", "127.0.0.1")

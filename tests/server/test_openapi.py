@@ -17,12 +17,12 @@ from support.server import RunningServer, environment, running
 from support.serving import SERVICE, fill
 from support.trees import Tree
 
-from repo_server.auth import Role
+from repo_server.access.auth import Role
+from repo_server.access.tokens import add_token
 from repo_server.core.wire import SECRET_HEADER
-from repo_server.errorcodes import ErrorCode, markdown_table
 from repo_server.operations import API
 from repo_server.routes.application import _BELOW, _EXACT
-from repo_server.tokens import add_token
+from repo_server.web.errorcodes import ErrorCode, markdown_table
 
 PACKAGE = Path(__file__).resolve().parents[2] / "repo_server"
 SECRET = "a-secret-of-the-tests"
@@ -55,7 +55,7 @@ def test_every_route_is_described_and_everything_described_is_routed() -> None:
 
 
 def test_the_table_of_error_codes_in_the_readme_is_the_enum() -> None:
-    """After a change: ``python -c "from repo_server.errorcodes import markdown_table; print(markdown_table())"``."""
+    """After a change: ``python -c "from repo_server.web import errorcodes; print(errorcodes.markdown_table())"``."""
     assert markdown_table() in (PACKAGE / "README.md").read_text()
     assert all(code.meaning.endswith(".") for code in ErrorCode)
 
@@ -72,7 +72,7 @@ def errors_raised() -> Iterator[tuple[str, int, str]]:
 
 
 def test_every_error_that_the_source_makes_is_in_the_table() -> None:
-    """EH-SRV-001: with its status. What is new belongs into repo_server/errorcodes.py."""
+    """EH-SRV-001: with its status. What is new belongs into repo_server/web/errorcodes.py."""
     table = {str(code): code.status for code in ErrorCode}
     assert [found for found in errors_raised() if table.get(found[2]) != found[1]] == []
 

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repo_server.ranges import Conditions, NotModified, NotSatisfiable, Part, Parts, PreconditionFailed, Whole, select
+from repo_server.web.ranges import (
+    Conditions,
+    NotModified,
+    NotSatisfiable,
+    Part,
+    Parts,
+    PreconditionFailed,
+    Whole,
+    select,
+)
 
 ETAG = '"abc"'
 

@@ -11,8 +11,8 @@ from support.trees import PRODUCT
 from tuf.api._payload import Root
 from tuf.api.metadata import Metadata
 
-from repo_server import roots
 from repo_server.core.keys import release_keys_fields
+from repo_server.tree import roots
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST, SECOND, RELEASE, ONLINE = (CryptoSigner.generate_ecdsa() for _ in range(4))

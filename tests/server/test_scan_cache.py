@@ -12,8 +12,8 @@ import pytest
 from support.scanning import Scans, codes, full, offered, soon
 from support.trees import Tree
 
-from repo_server import cache
-from repo_server.digests import HashingStopped
+from repo_server.tree import cache
+from repo_server.tree.digests import HashingStopped
 
 NAME = "service-linux-amd64-1.2.3.tar.gz"
 
@@ -45,8 +45,8 @@ def test_a_warm_start_finds_the_same_and_reads_neither_files_nor_sidecars(
     def reading(*_: object) -> bytes:
         raise AssertionError("a sidecar was read")
 
-    monkeypatch.setattr("repo_server.digests.os.readv", hashing)
-    monkeypatch.setattr("repo_server.groups._read", reading)
+    monkeypatch.setattr("repo_server.tree.digests.os.readv", hashing)
+    monkeypatch.setattr("repo_server.tree.groups._read", reading)
     assert full(tree.root, state) == cold
     assert len(cold.catalogue) == 2
 

@@ -15,8 +15,8 @@ from securesystemslib.signer import CryptoSigner
 from support.scanning import full, soon
 from support.trees import Tree, signature
 
-from repo_server.live import ScanResult
-from repo_server.scan import Scanner, ScanOptions
+from repo_server.tree.live import ScanResult
+from repo_server.tree.scan import Scanner, ScanOptions
 
 FOLDERS = ["", "a", "a/b", "c"]
 NAMES = [
@@ -227,7 +227,7 @@ def test_an_error_in_the_middle_of_a_scan_loses_nothing(tree: Tree, monkeypatch:
         raise RuntimeError("nobody foresaw this")
 
     with monkeypatch.context() as patch:
-        patch.setattr("repo_server.ledger.record", fails)
+        patch.setattr("repo_server.tree.ledger.record", fails)
         with pytest.raises(RuntimeError, match="nobody foresaw"):
             scanner.update([f"c/{NAMES[0]}", "c/junk", NAMES[3]], now)
     assert comparable(scanner.update([], now)) == comparable(full(tree.root, None, now))

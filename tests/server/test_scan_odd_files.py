@@ -14,7 +14,7 @@ import pytest
 from support.scanning import Scans, codes, full, offered, soon
 from support.trees import Tree
 
-from repo_server.scan import Scanner
+from repo_server.tree.scan import Scanner
 
 NAME = "service-linux-amd64-1.2.3.tar.gz"
 GOOD = "ui-linux-amd64-1.0.0.tar.gz"

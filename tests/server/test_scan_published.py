@@ -9,7 +9,7 @@ import pytest
 from support.scanning import Scans, codes, full, offered
 from support.trees import Tree
 
-from repo_server import ledger
+from repo_server.tree import ledger
 
 NAME = "service-linux-amd64-1.2.3.tar.gz"
 OTHER = [f"ui-linux-amd64-1.0.{number}.tar.gz" for number in range(3)]

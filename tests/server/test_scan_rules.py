@@ -11,7 +11,7 @@ from support.trees import Tree, root_metadata
 
 from repo_server.core.model import Channel
 from repo_server.core.version import Version
-from repo_server.scan import ScanOptions
+from repo_server.tree.scan import ScanOptions
 
 NAME = "service-linux-amd64-1.2.3.tar.gz"
 

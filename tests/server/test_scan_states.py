@@ -14,7 +14,7 @@ from support.trees import Tree, signature
 
 from repo_server.core.model import Channel, FileState
 from repo_server.core.sidecars import format_sha256
-from repo_server.scan import ScanOptions
+from repo_server.tree.scan import ScanOptions
 
 NAME = "service-linux-amd64-1.2.3.tar.gz"
 GOOD = "ui-linux-amd64-1.0.0.tar.gz"

@@ -20,8 +20,8 @@ from support.server import RunningServer, running, wait_until
 from support.serving import SERVICE
 from support.trees import Tree
 
-from repo_server.scan import Scanner
-from repo_server.treeio import write_atomic
+from repo_server.tree.scan import Scanner
+from repo_server.tree.treeio import write_atomic
 
 needs_mounts = pytest.mark.skipif(
     not sys.platform.startswith("linux") or os.geteuid() != 0, reason="mounting file systems needs root on Linux"

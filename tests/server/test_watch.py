@@ -19,12 +19,12 @@ import watchfiles
 from support.scanning import codes, offered
 from support.trees import Tree
 
-from repo_server import ledger
 from repo_server.core.model import Channel
-from repo_server.live import Live, ScanResult, Snapshot
-from repo_server.scan import Scanner, ScanOptions
-from repo_server.treeio import write_atomic
-from repo_server.watch import Watcher, WatchOptions
+from repo_server.tree import ledger
+from repo_server.tree.live import Live, ScanResult, Snapshot
+from repo_server.tree.scan import Scanner, ScanOptions
+from repo_server.tree.treeio import write_atomic
+from repo_server.tree.watch import Watcher, WatchOptions
 
 NAME = "service-linux-amd64-1.2.3.tar.gz"
 GENEROUS = 60.0

@@ -17,8 +17,8 @@ from support.server import RunningServer, running, wait_until
 from support.serving import postmaster, query, strike
 from support.trees import Tree
 
-from repo_server.protocol import IDLE_SECONDS
-from repo_server.treeio import write_atomic
+from repo_server.tree.treeio import write_atomic
+from repo_server.web.protocol import IDLE_SECONDS
 
 THREE = ("--workers", "3")
 

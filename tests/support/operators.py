@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repo_server.treeio import LOCK_NAME
+from repo_server.tree.treeio import LOCK_NAME
 
 REPOTOOL = Path(sys.executable).parent / "repotool"
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("REPOTOOL")}

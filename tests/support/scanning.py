@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from repo_server.core.model import Release
-from repo_server.live import ScanResult
-from repo_server.scan import Scanner, ScanOptions
+from repo_server.tree.live import ScanResult
+from repo_server.tree.scan import Scanner, ScanOptions
 
 LATER = timedelta(hours=1)
 """Long enough for everything to have come to rest."""

@@ -14,7 +14,7 @@ from support.operators import Operator, Shop, snapshot
 from support.trees import Tree
 
 from repo_server.core.statement import parse_statement
-from repo_server.removal import MARKER
+from repo_server.tree.removal import MARKER
 
 README = Path(__file__).parents[2] / "tools" / "repotool" / "README.md"
 NAME = "service-linux-amd64-1.2.3.tar.gz"

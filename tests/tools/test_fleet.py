@@ -13,9 +13,9 @@ from support.operators import Operator
 from support.server import RunningServer, running, wait_until
 from support.trees import Tree
 
-from repo_server.auth import Role
+from repo_server.access.auth import Role
+from repo_server.access.tokens import add_token
 from repo_server.core.wire import SECRET_HEADER
-from repo_server.tokens import add_token
 
 SECRET = "0123456789abcdef0123456789abcdef"
 IDS = [str(uuid.UUID(int=(5 << 120) + n)) for n in range(5)]

@@ -15,9 +15,9 @@ from tuf.api.metadata import Metadata, Root
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.config import EnvelopeType
 
-from repo_server import roots
 from repo_server.core.keys import release_keys
 from repo_server.core.policy import parse_channels_toml, parse_repo_toml
+from repo_server.tree import roots
 
 
 def test_python_tuf_accepts_the_root_and_the_release_keys_are_in_it(shop: Shop) -> None:

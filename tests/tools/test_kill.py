@@ -20,7 +20,7 @@ from support.trees import Tree
 
 from repo_server.core.model import Channel
 from repo_server.core.sidecars import parse_channel, parse_rollout
-from repo_server.treeio import TEMPORARY_PREFIX
+from repo_server.tree.treeio import TEMPORARY_PREFIX
 from repotool.initialise import MARKER
 from repotool.publish import UNFINISHED_PREFIX
 from repotool.tree import FIRST_ROOT

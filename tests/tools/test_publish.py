@@ -13,7 +13,7 @@ import pytest
 from support.operators import Shop, package_folder, snapshot
 
 from repo_server.core.sidecars import parse_channel, parse_meta, parse_rollout
-from repo_server.treeio import tree_lock
+from repo_server.tree.treeio import tree_lock
 
 NAME = "service-linux-amd64-1.2.3.tar.gz"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from repo_server.core.wire import SECRET_HEADER
-from repo_server.treeio import write_atomic
+from repo_server.tree.treeio import write_atomic
 from tools.bench.programs import SECRET, repo_server
 from tools.bench.result import Result
 from tools.bench.trees import make_tree

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repo_server.scan import Scanner
+from repo_server.tree.scan import Scanner
 from tools.bench.result import Result
 from tools.bench.trees import make_tree
 

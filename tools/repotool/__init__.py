@@ -8,6 +8,6 @@ acts and knows of no terminal. Errors, with their exit codes (design §11)::
     ├── Refused          3  refused for safety: other bytes, unknown key, existing key, blocked version
     └── PartlyDone       5  some of it is done; running the same command again finishes it
 
-``repo_server.treeio.Busy`` (4) says that another operation holds the tree's lock. ``FormatError`` of the core and
+``repo_server.tree.treeio.Busy`` (4) says that another operation holds the tree's lock. ``FormatError`` of the core and
 ``OSError`` are turned into sentences in ``cli.failures``.
 """

@@ -18,9 +18,9 @@ from tuf.api._payload import Root
 from tuf.api.metadata import Metadata
 from tuf.api.serialization.json import JSONSerializer
 
-from repo_server import treeio
 from repo_server.core.keys import release_keys_fields
 from repo_server.core.policy import parse_repo_toml
+from repo_server.tree import treeio
 from repotool.errors import Refused, ToolError
 from repotool.keyfiles import KeyType, PassphraseSource, generate, load_signer, private_folder, write_new
 from repotool.tree import CONFIG_NAME, FIRST_ROOT, has_root, keys_in

@@ -15,7 +15,7 @@ from repo_server.core.model import Channel
 from repo_server.core.names import RESERVED_AT_ROOT, ReleaseName, SidecarKind, is_temporary, parse_release_name
 from repo_server.core.policy import TreeConfig
 from repo_server.core.version import Version
-from repo_server.treeio import FileIdentity
+from repo_server.tree.treeio import FileIdentity
 from repotool.errors import ToolError
 
 _NEIGHBOURS = 2

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer._crypto_signer import CryptoSigner
 from securesystemslib.signer._key import SSlibKey
 
-from repo_server import treeio
 from repo_server.core.keys import ACCEPTED, MIN_RSA_BITS
+from repo_server.tree import treeio
 from repotool.errors import Refused, ToolError
 
 PassphraseSource: TypeAlias = Callable[[Path], bytes]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repo_server import ledger
 from repo_server.core.model import Problem
-from repo_server.live import ScanResult
-from repo_server.removal import MARKER
-from repo_server.treeio import write_atomic
+from repo_server.tree import ledger
+from repo_server.tree.live import ScanResult
+from repo_server.tree.removal import MARKER
+from repo_server.tree.treeio import write_atomic
 from repotool.tree import Tree
 
 
@@ -29,7 +29,7 @@ class Eyes:
 def look(tree: Tree, eyes: Eyes, now: datetime) -> ScanResult:
     """Scan a tree and write nothing into it; hashes what changed since the last look (L25)."""
     # Most verbs need no scanner, and it is most of what would be loaded.
-    from repo_server.scan import Scanner, ScanOptions
+    from repo_server.tree.scan import Scanner, ScanOptions
 
     with _state(eyes) as state:
         scanner = Scanner(tree.root, state, ScanOptions(observer=True))
@@ -58,7 +58,7 @@ def _state(eyes: Eyes) -> Iterator[Path]:
     if eyes.server_state is None:
         yield eyes.cache
         return
-    from repo_server import cache
+    from repo_server.tree import cache
 
     # A copy: a running server writes there, and the files must stay its own.
     with tempfile.TemporaryDirectory(prefix="repotool-") as copy:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from repo_server import treeio
+from repo_server.tree import treeio
 from repotool.archive import ArchiveFormat, write_archive
 from repotool.digests import Digest, Progress, digest, silent
 from repotool.errors import Refused, ToolError, Usage

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from repo_server import treeio
 from repo_server.core.errors import FormatError
 from repo_server.core.model import Channel, Rollout
 from repo_server.core.names import SidecarKind
 from repo_server.core.sidecars import format_channel, parse_channel, parse_rollout
+from repo_server.tree import treeio
 from repotool import sentences
 from repotool.errors import PartlyDone, Refused, ToolError, Usage
 from repotool.inventory import ReleaseFile

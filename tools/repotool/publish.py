@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from repo_server import ledger, treeio
+from repo_server.tree import ledger, treeio
 from repotool import sentences
 from repotool.digests import CHUNK, Progress, open_source, silent
 from repotool.errors import PartlyDone, ToolError

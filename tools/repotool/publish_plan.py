@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from repo_server import ledger, treeio
 from repo_server.core.errors import FormatError
 from repo_server.core.keys import ReleaseKeys, Verified
 from repo_server.core.model import Channel, ReleaseSignature
@@ -36,6 +35,7 @@ from repo_server.core.sidecars import (
     parse_sig,
 )
 from repo_server.core.statement import Statement
+from repo_server.tree import ledger, treeio
 from repotool.archive import read_manifest
 from repotool.digests import Digest, Progress, digest, silent
 from repotool.errors import Refused, ToolError, Usage

@@ -9,12 +9,12 @@ from datetime import datetime
 
 import msgspec
 
-from repo_server import treeio
 from repo_server.core.catalogue import Catalogue
 from repo_server.core.errors import FormatError
 from repo_server.core.model import Block, ReleaseId
 from repo_server.core.names import SidecarKind
 from repo_server.core.sidecars import format_blocked, parse_blocked
+from repo_server.tree import treeio
 from repotool import sentences
 from repotool.errors import PartlyDone
 from repotool.inventory import ReleaseFile

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from repo_server import treeio
 from repo_server.core.names import SidecarKind
 from repo_server.core.sidecars import MAX_BYTES
+from repo_server.tree import treeio
 from repotool.digests import open_source
 from repotool.errors import ToolError
 

@@ -18,13 +18,13 @@ from securesystemslib.signer._crypto_signer import CryptoSigner
 from securesystemslib.signer._key import Key
 from securesystemslib.signer._signature import Signature
 
-from repo_server import treeio
 from repo_server.core.errors import FormatError
 from repo_server.core.keys import ReleaseKeys, Verified
 from repo_server.core.model import ReleaseSignature
 from repo_server.core.names import PACKAGE_EXTENSIONS, ReleaseName, SidecarKind, parse_release_name
 from repo_server.core.sidecars import format_sha256, format_sig, parse_sha256, parse_sig
 from repo_server.core.statement import Statement, check_product
+from repo_server.tree import treeio
 from repotool.archive import UNREADABLE, read_manifest
 from repotool.digests import Digest
 from repotool.errors import Refused, ToolError

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from repo_server import roots, treeio
 from repo_server.core.errors import PolicyInvalid
 from repo_server.core.keys import ReleaseKeys
 from repo_server.core.policy import TreeConfig, parse_repo_toml
+from repo_server.tree import roots, treeio
 from repotool.errors import ToolError
 
 CONFIG_NAME = "repo.toml"

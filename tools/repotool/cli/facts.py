@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from repo_server import treeio
 from repo_server.core.identity import normalise_device_id
 from repo_server.core.model import Arch, Channel, Device, FileState, Installed, Os, Platform, Problem, Release
 from repo_server.core.names import ReleaseName
 from repo_server.core.offer import Decision, decide
 from repo_server.core.version import Version
+from repo_server.tree import treeio
 from repotool.advice import what_to_do
 from repotool.cli import options, show
 from repotool.errors import Usage

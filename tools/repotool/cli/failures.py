@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from repo_server import treeio
 from repo_server.core.errors import FormatError
+from repo_server.tree import treeio
 from repotool import sentences
 from repotool.errors import ToolError
 

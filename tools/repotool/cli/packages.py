@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from repo_server import treeio
+from repo_server.tree import treeio
 from repotool import pack as packing
 from repotool import signing
 from repotool.archive import ArchiveFormat

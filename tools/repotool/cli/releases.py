@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from repo_server import treeio
 from repo_server.core.model import Channel
 from repo_server.core.names import ReleaseName
 from repo_server.core.version import Version
+from repo_server.tree import treeio
 from repotool import promote as promotion
 from repotool import recall
 from repotool.cli import options, show

@@ -1,0 +1,1 @@
+"""HTTP: the wire, requests and answers, downloads, TLS."""

@@ -1,0 +1,240 @@
+"""HTTP on the wire: uvicorn's protocol with the limits that it does not have, and a short way for checks.
+
+Limits: the size of a request's head, the time that a request takes to arrive, the number of connections. Without them
+a client can hold a connection, and memory, for ever by sending slowly or without end.
+
+The short way: nearly all of the traffic is small requests that are answered without waiting for anything. They need no
+task, no ASGI messages and no timers, and without these they cost half as much (design §9). Whatever is unusual about a
+request (another method, ``Expect``, chunks, a full write buffer, an earlier answer under way) takes the long way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+import msgspec
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from repo_server.core.wire import ErrorBody
+from repo_server.web.connections import Connections
+
+MAX_HEAD_BYTES = 32 * 1024
+"""Request line and headers."""
+CLOSE_SECONDS = 0.5
+IDLE_SECONDS = 1.0
+"""How long an idle connection may stay when the server stops: its client may be sending a request right now, which
+would be lost. A client in the middle of its work gets its answer, with ``Connection: close``."""
+IDLE_SECONDS = 1.0
+"""How long an idle connection may stay when the server stops: its client may be sending a request right now, which
+would be lost. A client in the middle of its work gets its answer, with ``Connection: close``."""
+
+
+class ShortWay(Protocol):
+    """An ASGI application that answers some requests at once."""
+
+    short_path: bytes
+    """The one path of such requests, as in the request line; the method is POST."""
+    short_bytes: int
+    """The largest body of such a request."""
+
+    def answer_at_once(self, scope: Scope, headers: dict[bytes, bytes | None], body: bytes) -> tuple[int, bytes, bytes]:
+        """Return status, headers each ended by CRLF, and body. Never raises, never waits.
+
+        ``headers`` are those of the scope, ``None`` for one that stands there twice.
+        """
+
+
+class LimitedHttp(HttpToolsProtocol):
+    """uvicorn's protocol, giving up on requests that are too long or too slow."""
+
+    def __init__(self, *args: Any, connections: Connections, short_way: ShortWay | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.arriving = True
+        self._known = connections
+        self._short_way = short_way
+        self._on_short_way = False
+        self._parts: list[bytes] = []
+        self._single: dict[bytes, bytes | None] = {}
+        self._counted = False
+        self._head_bytes = 0
+        self._in_head = True
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
+        """Start the clock for the first request, if there is room for the connection."""
+        super().connection_made(transport)
+        self._counted = self._known.made(self)
+        if not self._counted:
+            self._fail(b"503 Service Unavailable", "overloaded", "too many connections", b"retry-after: 10\r\n")
+            return
+        self._start_timer()
+        if self._known.leaving:
+            # Accepted a moment before the server took no more.
+            self.shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_timer()
+        if self._counted:
+            self._known.gone(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count while a head is arriving, and keep an eye on the time while there is more to come."""
+        if self._in_head:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse()
+                return
+            # Counted after the check: a read may carry a whole body behind its head, so one read more is let through.
+            self._head_bytes += len(data)
+        super().data_received(data)
+        # Nearly every request arrives in one read and needs no clock.
+        if self.arriving and self._timer is None:
+            self._start_timer()
+
+    def on_message_begin(self) -> None:
+        """Begin a request. What the long way needs is made once it is chosen."""
+        self.arriving = True
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """Stop counting, and choose the way."""
+        self._in_head = False
+        self._on_short_way = self._short_way is not None and self._may_be_short(self._short_way)
+        if not self._on_short_way:
+            url, headers, expected = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expected
+            self.headers.extend(headers)
+            self._known.busy(self)
+            super().on_headers_complete()
+            if self._known.leaving:
+                self.cycle.keep_alive = False
+            if self._known.leaving:
+                self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body."""
+        if self._on_short_way:
+            self._parts.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Be ready for the next head; while the connection idles, the keep-alive limit counts."""
+        self._in_head = True
+        self._head_bytes = 0
+        self.arriving = False
+        if self._timer is not None:
+            self._stop_timer()
+        if self._on_short_way:
+            self._answer_at_once()
+        else:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Count the connection among those that rest."""
+        if self._counted:
+            self._known.rests(self)
+        super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """Let a running answer finish, and a client that is just asking get one."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
+        if cycle is None or cycle.response_complete:
+            self.loop.call_later(IDLE_SECONDS, self._leave)
+        else:
+            cycle.keep_alive = False
+
+    def _leave(self) -> None:
+        """Close unless a request is arriving or answered; do not wait long for a client to agree to the end of TLS."""
+        if self._head_bytes or not self._in_head:
+            return
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def let_go(self) -> None:
+        """Close the connection: it rests, or its request takes too long to arrive."""
+        if not self.transport.is_closing():
+            self.transport.close()
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP like every other error (EH-SRV-001)."""
+        self._fail(b"400 Bad Request", "malformed_request", msg)
+
+    def _may_be_short(self, way: ShortWay) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
+        if (
+            self.url != way.short_path
+            or (cycle is not None and not cycle.response_complete)
+            or self.flow.write_paused
+            or self.expect_100_continue
+            or self.transport.is_closing()
+            or self.parser.get_method() != b"POST"
+            or self.parser.get_http_version() != "1.1"
+            or self.parser.should_upgrade()
+        ):
+            return False
+        single: dict[bytes, bytes | None] = {}
+        for name, value in self.headers:
+            single[name] = None if name in single else value
+        length = single.get(b"content-length")
+        self._single = single
+        return length is not None and b"transfer-encoding" not in single and int(length) <= way.short_bytes
+
+    def _answer_at_once(self) -> None:
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._on_short_way = False
+        way = self._short_way
+        if way is None:
+            raise RuntimeError("the short way was there a moment ago")
+        scope = {
+            "type": "http", "method": "POST", "path": self.url.decode("ascii"), "scheme": self.scheme,
+            "client": self.client, "server": self.server, "headers": self.headers,
+        }  # fmt: skip
+        status, head, answer = way.answer_at_once(scope, self._single, body)
+        keep = self.parser.should_keep_alive() and not self._known.leaving
+        end = b"\r\n" if keep else b"connection: close\r\n\r\n"
+        date = self._known.header_lines(self.server_state.default_headers)
+        self.transport.write(b"".join((STATUS_LINE[status], date, head, end, answer)))
+        self.server_state.total_requests += 1
+        self._known.rests(self)
+        if not keep:
+            self.transport.close()
+
+    def _refuse(self) -> None:
+        message = f"request line and headers have more than {MAX_HEAD_BYTES} bytes"
+        self._fail(b"431 Request Header Fields Too Large", "head_too_large", message)
+
+    def _fail(self, status: bytes, code: str, message: str, headers: bytes = b"") -> None:
+        body = msgspec.json.encode(ErrorBody(code, message))
+        length = str(len(body)).encode()
+        self.transport.write(
+            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %b\r\nconnection: close\r\n%b\r\n%b"
+            % (status, length, headers, body)
+        )
+        self.transport.close()
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self._known.request_seconds, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.pipeline:
+            # It is we who do not read on: the answer to an earlier request is still being sent.
+            self._start_timer()
+        elif not self.transport.is_closing():
+            self.transport.close()
