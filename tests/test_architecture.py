@@ -108,7 +108,7 @@ def test_routes_never_scan() -> None:
 
 
 def test_the_tree_is_read_without_the_rest_of_the_server() -> None:
-    """repotool reads and writes trees by the same code."""
+    """Repotool reads and writes trees by the same code."""
     found = [
         f"{module} imports {name}"
         for module, tree in modules("repo_server")
