@@ -7,6 +7,8 @@ TREE   ?= downloads
 STATE  ?= state
 KEYS   ?= keys
 PORT   ?= 8470
+# The tests of what decides, which must reach every branch of it.
+DECIDES := tests/core tests/agent/test_steps.py
 
 .PHONY: serve demo test crash coverage fuzz soak lint format bench agent-binary agent-package clean venv
 
@@ -23,14 +25,14 @@ serve: $(STAMP)  ## run the server on ./downloads with embedded PostgreSQL
 demo: $(STAMP)  ## the whole story with real processes: publish, promote, update, roll back, recall
 	@$(BIN)/python tools/demo.py
 
-test: $(STAMP)  ## everything
-	$(BIN)/python -m pytest -n 2
+test: coverage  ## everything
+	$(BIN)/python -m pytest -n 2 $(foreach path,$(DECIDES),--ignore $(path))
 
 crash: $(STAMP)  ## the agent killed, refused by the disk and cut off from power at every call; ARGS=--help
 	@PYTHONPATH=tests $(BIN)/python -m crash $(ARGS)
 
 coverage: $(STAMP)  ## every branch of what decides: the core, and the tables of the agent's steps
-	$(BIN)/python -m pytest -q -n 2 tests/core tests/agent/test_steps.py --cov=repo_server.core --cov=agent.steps \
+	$(BIN)/python -m pytest -q -n 2 $(DECIDES) --cov=repo_server.core --cov=agent.steps \
 		--cov-branch --cov-fail-under=100
 
 fuzz: $(STAMP)  ## half an hour of requests that the API's description allows and forbids
