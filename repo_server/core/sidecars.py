@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -105,6 +105,7 @@ class _MetaJson(msgspec.Struct):
 def parse_meta(data: bytes) -> Meta:
     """Return what a ``.meta`` says (L13)."""
     raw = _json(data, ".meta", _MetaJson)
+    _check_instant(raw.published_at, ".meta")
     return Meta(
         requires=parse_requirements([(item.name, item.min_version) for item in raw.requires], ".meta"),
         release_notes_url=raw.release_notes_url,
@@ -148,6 +149,7 @@ class _RolloutJson(msgspec.Struct, rename={"from_share": "from", "to_share": "to
 def parse_rollout(data: bytes) -> Rollout:
     """Return the ramp that a ``.rollout`` describes (L14)."""
     raw = _json(data, ".rollout", _RolloutJson)
+    _check_instant(raw.start, ".rollout")
     if raw.to_share < raw.from_share:
         raise _malformed(".rollout", f"to ({raw.to_share}) is below from ({raw.from_share}); a ramp only grows")
     halt = None
@@ -192,6 +194,7 @@ class _BlockJson(msgspec.Struct):
 def parse_blocked(data: bytes) -> Block:
     """Return the recall that a ``.blocked`` records (L15)."""
     raw = _json(data, ".blocked", _BlockJson)
+    _check_instant(raw.at, ".blocked")
     return Block(raw.reason, raw.by, raw.at)
 
 
@@ -252,3 +255,12 @@ def _json(data: bytes, where: str, kind: type[_Value]) -> _Value:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _malformed(where, f"{error}") from None
+
+
+def _check_instant(value: datetime | None, where: str) -> None:
+    """Refuse what is a time in its own zone only: in UTC it can be neither compared nor written down."""
+    try:
+        if value is not None:
+            value.astimezone(UTC)
+    except OverflowError:
+        raise _malformed(where, f"{value} is not in the years 1 to 9999 of UTC; write another time") from None

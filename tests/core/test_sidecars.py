@@ -391,6 +391,14 @@ def test_a_malformed_rollout_is_refused(more: str) -> None:
     assert refusal(parse_rollout, b"{" + START + b", " + more.encode() + b"}") == "malformed_rollout"
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_that_does_not_exist_in_utc_is_refused(time: str) -> None:
+    """L8, L16: it is a time in its zone, and could neither be compared nor kept in the scanner's cache."""
+    assert refusal(parse_rollout, f'{{"start": "{time}"}}'.encode()) == "malformed_rollout"
+    assert refusal(parse_meta, f'{{"published_at": "{time}"}}'.encode()) == "malformed_meta"
+    assert refusal(parse_blocked, f'{{"reason": "x", "at": "{time}"}}'.encode()) == "malformed_blocked"
+
+
 def test_a_rollout_without_a_start_is_refused() -> None:
     assert refusal(parse_rollout, b'{"from": 0.1}') == "malformed_rollout"
 
