@@ -101,7 +101,8 @@ def test_explain_says_what_the_server_would(operator: Operator, tree: Tree) -> N
     facts = operator.facts(*base, "--site", "Berlin", "--device-id", f"WIN-{DEVICE.upper()}")
     assert (facts["channel"], facts["channel_source"]) == ("beta", "site")
     assert {item["component"] for item in facts["offers"]} == {"service", "ui"}
-    assert "UUID" in operator.refused(1, *base, "--device-id", "x")
+    assert "UUID" in operator.refused(2, *base, "--device-id", "x")
+    assert "SemVer" in operator.refused(2, *base, "--component", "ui=1")
     operator.refused(2, *base, "--component", "ui=1.0.0", "--component", "ui")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from support.operators import Operator, snapshot
@@ -90,3 +91,9 @@ def test_a_version_that_does_not_exist_and_an_empty_reason_are_refused(operator:
     assert "the nearest are" in operator.refused(1, "block", "9.0.0", "--reason", "x")
     operator.refused(2, "block", "1.2.3", "--reason", " ")
     operator.refused(2, "block", "1.2.3")
+
+
+def test_a_reason_that_is_no_text_is_said_and_recalls_nothing(operator: Operator, tree: Tree) -> None:
+    before = snapshot(tree.root)
+    assert "not text in UTF-8" in operator.refused(2, "block", "1.2.3", "--reason", os.fsdecode(b"loses \xff"))
+    assert snapshot(tree.root) == before

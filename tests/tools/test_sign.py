@@ -101,6 +101,8 @@ def test_an_external_command_that_signs_something_else_is_refused(shop: Shop, tm
         (f"sh -c 'echo other | openssl dgst -sha256 -sign {shop.key}'", 3, "not a signature of the statement"),
         ("sh -c 'echo no token in the slot >&2; exit 7'", 1, "no token in the slot"),
         ("no-such-program-anywhere", 1, "cannot be started"),
+        ("sh -c 'no end of the quotation", 2, "expected a command as a shell takes it"),
+        (" ", 2, "expected a command as a shell takes it"),
     ):
         message = shop.refused(code, "sign", archive, "--external", command, "--public-key", tmp_path / "pub")
         assert text in message

@@ -27,7 +27,7 @@ from repo_server.core.statement import Statement, check_product
 from repo_server.tree import treeio
 from repotool.archive import UNREADABLE, read_manifest
 from repotool.digests import Digest
-from repotool.errors import Refused, ToolError
+from repotool.errors import Refused, ToolError, Usage
 from repotool.inspect import archive_faults
 from repotool.sidecar_files import read_sidecar
 
@@ -75,12 +75,12 @@ class ExternalSigner:
 
     def sign(self, statement: bytes) -> bytes:
         """Run the command and return what it printed if it verifies; raise ``ToolError`` or ``Refused``."""
-        arguments = shlex.split(self.command)
+        arguments = _words(self.command)
         try:
             done = subprocess.run(  # noqa: S603 -- the operator's own command, without a shell
                 arguments, input=statement, capture_output=True, timeout=EXTERNAL_SECONDS, check=False
             )
-        except (OSError, IndexError) as error:
+        except OSError as error:
             raise ToolError(f"the signing command {self.command!r} cannot be started: {error}") from None
         except subprocess.TimeoutExpired:
             raise ToolError(f"the signing command {self.command!r} did not end in {EXTERNAL_SECONDS} s") from None
@@ -95,6 +95,16 @@ class ExternalSigner:
             f"{self.key.keyid} ({self.key.scheme}), raw or in base64; check that --public-key belongs to it"
             f"{_hint(self.key)}"
         )
+
+
+def _words(command: str) -> list[str]:
+    try:
+        if words := shlex.split(command):
+            return words
+        fault = "is empty"
+    except ValueError as error:
+        fault = f"cannot be read: {error}"
+    raise Usage(f"--external {command!r} {fault}; expected a command as a shell takes it")
 
 
 def statement_of(name: ReleaseName, product: str, digest: Digest) -> Statement:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from repo_server.core.errors import FormatError
 from repo_server.core.identity import normalise_device_id
 from repo_server.core.model import Arch, Channel, Device, FileState, Installed, Os, Platform, Problem, Release
 from repo_server.core.names import ReleaseName
@@ -216,11 +217,15 @@ def explain(  # noqa: PLR0913 -- one parameter per option
     catalogue = look(opened, eyes_for(opened, state), now).catalogue
     platform = Platform(Os(os_name), Arch(arch))
     wanted = components or tuple(name for name in catalogue.config.components if catalogue.releases(platform, name))
+    try:
+        installed, known_as = _installed(wanted), None if device_id is None else normalise_device_id(device_id)
+    except FormatError as error:
+        raise Usage(error.message) from None
     device = Device(
         platform,
-        _installed(wanted),
+        installed,
         None if channel is None else Channel(channel),
-        None if device_id is None else normalise_device_id(device_id),
+        known_as,
         None if org is None else org.strip().lower(),
         None if site is None else site.strip().lower(),
     )

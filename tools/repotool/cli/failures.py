@@ -12,7 +12,7 @@ from repo_server.tree import treeio
 from repotool import sentences
 from repotool.errors import ToolError
 
-FAILED, BUSY = 1, 4
+FAILED, WRONG_USAGE, BUSY = 1, 2, 4
 
 
 class SentenceGroup(click.Group):
@@ -24,6 +24,8 @@ class SentenceGroup(click.Group):
             return super().invoke(ctx)
         except ToolError as error:
             _fail(ctx, str(error), error.exit_code)
+        except UnicodeEncodeError as error:
+            _fail(ctx, f"{error.object!a:.120} is not text in UTF-8; write it again", WRONG_USAGE)
         except treeio.Busy as error:
             _fail(ctx, str(error), BUSY)
         except (treeio.TreeError, FormatError) as error:
