@@ -25,8 +25,9 @@ serve: $(STAMP)  ## run the server on ./downloads with embedded PostgreSQL
 demo: $(STAMP)  ## the whole story with real processes: publish, promote, update, roll back, recall
 	@$(BIN)/python tools/demo.py
 
+# One more process than two cores: many tests wait for programs, machines and clocks.
 test: coverage  ## everything
-	$(BIN)/python -m pytest -n 2 $(foreach path,$(DECIDES),--ignore $(path))
+	$(BIN)/python -m pytest -n 3 $(foreach path,$(DECIDES),--ignore $(path))
 
 crash: $(STAMP)  ## the agent killed, refused by the disk and cut off from power at every call; ARGS=--help
 	@PYTHONPATH=tests $(BIN)/python -m crash $(ARGS)
