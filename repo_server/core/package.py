@@ -7,6 +7,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -93,7 +94,8 @@ class PackageManifest:
 # \Z, not $: Python's $ also matches before a final line feed.
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 _PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
-_Argument = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+_Argument = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]+\Z", max_length=4096)]
+"""No system starts a program with a NUL in its words."""
 _Command = Annotated[list[_Argument], msgspec.Meta(max_length=256)]
 
 
@@ -184,7 +186,20 @@ def _health(raw: _HealthToml) -> Health:
     }
     if raw.kind in needs and not needs[raw.kind][1]:
         raise _invalid(f'health.kind = "{raw.kind}" needs health.{needs[raw.kind][0]}')
-    return Health(raw.kind, tuple(raw.command), raw.url, raw.port, raw.timeout_seconds, raw.probation_seconds)
+    url = None if raw.url is None else _url(raw.url)
+    return Health(raw.kind, tuple(raw.command), url, raw.port, raw.timeout_seconds, raw.probation_seconds)
+
+
+def _url(text: str) -> str:
+    """Refuse what can never be asked now, not when a program was stopped for it."""
+    try:
+        parts = urlsplit(text)
+        askable = text.isascii() and parts.hostname is not None and parts.hostname.encode("idna") and parts.port != 0
+    except ValueError:  # a malformed port or address; a label that no name server knows
+        askable = False
+    if not askable:
+        raise _invalid(f"health.url: {text!r:.120} is not a URL like http://127.0.0.1:8080/healthz, in ASCII")
+    return text
 
 
 def _relative(path: str, where: str) -> str:
