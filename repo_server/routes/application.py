@@ -81,6 +81,7 @@ class Application:
                 raise traffic.turn_away(gate)  # noqa: TRY301 -- answered like every other error
             if route.limited:
                 traffic.limits.address(call.address, call.began)
+            call.require_host()
             await route.handler(self.context, call)
         except ClientGone:
             _log.debug("the client hung up before its request was complete")

@@ -25,7 +25,7 @@ class ErrorCode(enum.StrEnum):
 
     MALFORMED_REQUEST = "malformed_request", 400, "What came is not HTTP."
     DUPLICATE_HEADER = "duplicate_header", 400, "A header that may stand once stands there twice."
-    INVALID_HOST = "invalid_host", 400, "The Host header is not a host's name or address."
+    INVALID_HOST = "invalid_host", 400, "The Host header is missing, or is not a host's name or address."
     EMPTY_BODY = "empty_body", 400, "A JSON object was expected, and nothing came."
     MALFORMED_JSON = "malformed_json", 400, "The body is not JSON."
     UNAUTHORIZED = "unauthorized", 401, "The agent's secret, or the operator's token, is missing or not active."

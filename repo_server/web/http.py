@@ -97,6 +97,14 @@ class Call:
             raise HttpError(400, "duplicate_header", f"the header {name.decode()} stands there twice")
         return found.decode("latin-1")
 
+    def require_host(self) -> None:
+        """Raise ``HttpError`` 400 unless there is one Host (RFC 9112, 3.2); before HTTP/1.1 there need be none."""
+        hosts = sum(name == b"host" for name, _ in self.scope["headers"])
+        if hosts > 1:
+            raise HttpError(400, "duplicate_header", "the header host stands there twice")
+        if not hosts and self.scope["http_version"] == "1.1":
+            raise HttpError(400, "invalid_host", "the Host header is missing; expected the server's name")
+
     async def body(self, limit: int) -> bytes:
         """Read the whole body; raise ``HttpError`` 413 as soon as it is known to be over the limit.
 

@@ -6,6 +6,8 @@ a client can hold a connection, and memory, for ever by sending slowly or withou
 The short way: nearly all of the traffic is small requests that are answered without waiting for anything. They need no
 task, no ASGI messages and no timers, and without these they cost half as much (design §9). Whatever is unusual about a
 request (another method, ``Expect``, chunks, a full write buffer, an earlier answer under way) takes the long way.
+
+Another protocol is never begun: a request that wishes for one (``curl --http2`` does) is taken as one that does not.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+import httptools
 import msgspec
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -29,6 +32,10 @@ would be lost. A client in the middle of its work gets its answer, with ``Connec
 IDLE_SECONDS = 1.0
 """How long an idle connection may stay when the server stops: its client may be sending a request right now, which
 would be lost. A client in the middle of its work gets its answer, with ``Connection: close``."""
+
+
+class HeadTooLarge(Exception):
+    """Raised into the parser, which ends with it."""
 
 
 class ShortWay(Protocol):
@@ -58,6 +65,7 @@ class LimitedHttp(HttpToolsProtocol):
         self._parts: list[bytes] = []
         self._single: dict[bytes, bytes | None] = {}
         self._counted = False
+        self._upgrade = False
         self._head_bytes = 0
         self._in_head = True
         self._timer: asyncio.TimerHandle | None = None
@@ -89,7 +97,7 @@ class LimitedHttp(HttpToolsProtocol):
                 return
             # Counted after the check: a read may carry a whole body behind its head, so one read more is let through.
             self._head_bytes += len(data)
-        super().data_received(data)
+        self._feed(data)
         # Nearly every request arrives in one read and needs no clock.
         if self.arriving and self._timer is None:
             self._start_timer()
@@ -103,6 +111,11 @@ class LimitedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Stop counting, and choose the way."""
+        self._upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if self._upgrade:
+            return
+        if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
+            raise HeadTooLarge
         self._in_head = False
         self._on_short_way = self._short_way is not None and self._may_be_short(self._short_way)
         if not self._on_short_way:
@@ -126,6 +139,8 @@ class LimitedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Be ready for the next head; while the connection idles, the keep-alive limit counts."""
+        if self._upgrade:
+            return
         self._in_head = True
         self._head_bytes = 0
         self.arriving = False
@@ -168,6 +183,46 @@ class LimitedHttp(HttpToolsProtocol):
         """Answer what is not HTTP like every other error (EH-SRV-001)."""
         self._fail(b"400 Bad Request", "malformed_request", msg)
 
+    def _feed(self, data: bytes) -> None:
+        """Parse what came, as uvicorn does it, but for upgrades."""
+        self._unset_keepalive_if_required()
+        rest = memoryview(data)
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(rest)
+                except httptools.HttpParserUpgrade as end:
+                    rest = rest[end.args[0] :]
+                    if self._upgrade:
+                        self._begin_again()
+                else:
+                    return
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, HeadTooLarge):
+                self._refuse()
+                return
+            msg = "Invalid HTTP request received."
+            self.logger.warning(msg)
+            self.send_400_response(msg)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _begin_again(self) -> None:
+        """Parse a head without its wish for another protocol (RFC 9110, 7.8), whose body the parser would skip."""
+        before = self.parser
+        head = [b"%b %b HTTP/%b\r\n" % (before.get_method(), self.url, before.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = (option.strip().lower() for option in value.split(b","))
+                head.append(b"connection: %b\r\n" % b", ".join(option for option in options if option != b"upgrade"))
+            elif name != b"upgrade":
+                head.append(b"%b: %b\r\n" % (name, value))
+        head.append(b"\r\n")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.parser.feed_data(b"".join(head))
+
     def _may_be_short(self, way: ShortWay) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
         if (
@@ -186,7 +241,12 @@ class LimitedHttp(HttpToolsProtocol):
             single[name] = None if name in single else value
         length = single.get(b"content-length")
         self._single = single
-        return length is not None and b"transfer-encoding" not in single and int(length) <= way.short_bytes
+        return (
+            length is not None
+            and b"host" in single
+            and b"transfer-encoding" not in single
+            and int(length) <= way.short_bytes
+        )
 
     def _answer_at_once(self) -> None:
         parts = self._parts

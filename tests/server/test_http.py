@@ -224,6 +224,46 @@ def test_a_host_that_stands_twice_is_refused(server: RunningServer) -> None:
     assert status_of(raw(server, head)) == 400
 
 
+@pytest.mark.parametrize(
+    ("hosts", "code"), [(b"", "invalid_host"), (b"host: a\r\nhost: b\r\n", "duplicate_header")], ids=["none", "two"]
+)
+@pytest.mark.parametrize("line", [b"GET /healthz", b"POST /v1/check", b"GET /nothing"], ids=["get", "check", "unknown"])
+def test_every_request_needs_one_host(server: RunningServer, line: bytes, hosts: bytes, code: str) -> None:
+    """RFC 9112, 3.2: the server MUST answer 400."""
+    head = line + b" HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n" + hosts + b"\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(head)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert status_of(answer) == 400
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error_code"] == code
+
+
+def test_before_http_1_1_there_need_be_no_host(server: RunningServer) -> None:
+    assert status_of(raw(server, b"GET /healthz HTTP/1.0\r\n\r\n", end=True)) == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_a_wish_for_another_protocol_is_passed_over(server: RunningServer, chunked: bool) -> None:
+    """RFC 9110, 7.8; ``curl --http2`` wishes so with every request, and its body counts none the less."""
+    body = json.dumps(check_body()).encode()
+    framing, sent = b"content-length: %d" % len(body), body
+    if chunked:
+        framing, sent = b"transfer-encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    wish = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"
+    check = b"POST /v1/check HTTP/1.1\r\nhost: x\r\n" + wish + framing + b"\r\n\r\n" + sent
+    last = b"GET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close, upgrade\r\nupgrade: websocket\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(check + check + last)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert [int(part.split(b" ", 1)[0]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [200, 200, 404]
+
+
+@pytest.mark.parametrize(("size", "status"), [(32_000, 200), (33_000, 431)])
+def test_a_head_is_measured_also_when_it_arrives_at_once(server: RunningServer, size: int, status: int) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: " + b"y" * size + b"\r\n\r\n"
+    assert status_of(raw(server, head, end=True)) == status
+
+
 def test_a_client_that_hangs_up_in_its_body_harms_nobody(server: RunningServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(b"POST /v1/check HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
