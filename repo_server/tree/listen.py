@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -79,10 +80,22 @@ class Listener:
     def _listen(self) -> None:
         """Listen until told to stop or until the root is another folder."""
         root = _identity(self.root)
-        prefix = f"{self.root}{os.sep}"
+        while not self._stop.is_set() and _identity(self.root) == root:
+            # The library tells whole paths, also of a folder that was named from the working directory.
+            whole = self.root.absolute()
+            self._listen_to(folders_below(whole), f"{whole}{os.sep}", root)
+        if not self._stop.is_set():
+            _log.warning("%s is another folder now; watching that one", self.root)
+
+    def _listen_to(self, folders: list[str], prefix: str, root: tuple[int, int]) -> None:
+        """Listen to these folders until there is another one, or another root.
+
+        Each is watched by itself: the library's own way down follows links, out of the tree.
+        """
         listening = False
         for changes in self.source(
-            self.root,
+            *folders,
+            recursive=False,
             watch_filter=None,
             debounce=_DEBOUNCE_MS,
             step=_STEP_MS,
@@ -102,9 +115,35 @@ class Listener:
                 self.heard(None)
             if changes:
                 self.heard({path.removeprefix(prefix).replace(os.sep, "/") for _, path in changes})
-            if _identity(self.root) != root:
-                _log.warning("%s is another folder now; watching that one", self.root)
+            if any(change == watchfiles.Change.added and _is_folder(path) for change, path in changes):
                 return
+            if _identity(self.root) != root:
+                return
+
+
+def folders_below(root: Path) -> list[str]:
+    """Return the root and every folder below it that is no link; those that the scanner never enters stay out."""
+    found: list[str] = []
+    waiting = [str(root)]
+    while waiting:
+        folder = waiting.pop()
+        found.append(folder)
+        try:
+            with os.scandir(folder) as items:
+                waiting += [
+                    item.path for item in items if item.name.isprintable() and item.is_dir(follow_symlinks=False)
+                ]
+        except OSError:
+            # Gone, or not to be read: the scanner names it, and the full scan looks at it again.
+            continue
+    return found
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int]:

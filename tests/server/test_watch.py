@@ -21,6 +21,7 @@ from support.trees import Tree
 
 from repo_server.core.model import Channel
 from repo_server.tree import ledger
+from repo_server.tree.listen import Listener, folders_below
 from repo_server.tree.live import Live, ScanResult, Snapshot
 from repo_server.tree.scan import Scanner, ScanOptions
 from repo_server.tree.treeio import write_atomic
@@ -130,6 +131,51 @@ def test_new_and_nested_and_moved_and_removed_folders_are_followed(tree: Tree) -
             await running.until(lambda: f"a/b/{NAME}" not in offered(running.result))
 
     run(work)
+
+
+def test_links_are_not_followed_out_of_the_tree_and_odd_names_stop_nothing(
+    tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L9, L29: neither a link to half of the disk nor a folder's name costs the watch."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tree.root / "link").symlink_to(outside)
+    (tree.root / os.fsdecode(b"not-\xff")).mkdir()
+    below = {Path(folder).relative_to(tree.root).as_posix() for folder in folders_below(tree.root)}
+    assert below == {".", "a", "a/b", "metadata"}
+
+    async def work() -> None:
+        async with watching(tree) as running:
+            await heard(running)
+            before = len(running.snapshots)
+            (outside / os.fsdecode(b"\xfe")).write_bytes(b"")
+            tree.add("ui-linux-amd64-1.0.0.tar.gz", folder="a")
+            await running.until(lambda: len(offered(running.result)) == 2)
+            assert len(running.snapshots) > before
+
+    run(work)
+    assert "watching" not in caplog.text
+
+
+def test_a_root_that_is_named_from_the_working_directory_is_told_as_any_other(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tree.root.parent)
+    told: set[str] = set()
+    listener = Listener(Path("tree"), lambda paths: told.update(paths or ()))
+    listener.start()
+    try:
+
+        async def work() -> None:
+            async with asyncio.timeout(GENEROUS):
+                while "a/b/x" not in told:
+                    (tree.root / "a" / "b" / "x").write_bytes(b"")
+                    await asyncio.sleep(0.05)
+
+        run(work)
+    finally:
+        listener.stop()
+    assert told <= {"a/b/x", "a/b"}
 
 
 def test_another_folder_in_place_of_the_root_is_watched_from_then_on(tree: Tree, tmp_path: Path) -> None:
