@@ -50,7 +50,7 @@ def within(name: str, prefix: str) -> bool:
 
 IO = (
     "asyncio", "logging", "os", "pathlib", "random", "secrets", "shutil", "socket", "subprocess", "tempfile",
-    "threading", "time", "urllib", "http", "multiprocessing", "signal", "fcntl", "sqlite3", "psycopg", "click",
+    "threading", "time", "urllib.request", "http", "multiprocessing", "signal", "fcntl", "sqlite3", "psycopg", "click",
     "watchfiles", "starlette", "uvicorn", "anyio", "aiofiles", "urllib3",
 )  # fmt: skip
 
