@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +130,14 @@ def check_protected(path: Path, *, secret: bool) -> None:
         raise ConfigInvalid(Code.CONFIG_UNSAFE, f"{flaw.found}, so it cannot be trusted. Run: {flaw.command}")
 
 
+def read_regular(path: Path, most: int = -1) -> bytes:
+    """Return a file's first ``most`` bytes (all); a FIFO, which would be waited for, is an ``OSError`` as any other."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with path.open("rb") as file:
+        return file.read(most)
+
+
 class _Values(msgspec.Struct, forbid_unknown_fields=False):
     """The keys of the file and their types; the defaults are those of ``Config``."""
 
@@ -162,7 +172,7 @@ _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -17,7 +17,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata
 
 from agent.codes import Code
-from agent.config import check_protected
+from agent.config import check_protected, read_regular
 from agent.errors import ConfigInvalid, TrustRefused, local_failure
 from agent.floor import Floors
 from repo_server.core.errors import FormatError
@@ -58,8 +58,7 @@ class Accepted:
 def load_root(path: Path) -> PinnedRoot:
     """Read the pinned ``root.json``; raise ``ConfigInvalid`` (ROOT_INVALID, CONFIG_UNSAFE) or ``LocalFailure``."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_ROOT_BYTES + 1)
+        data = read_regular(path, MAX_ROOT_BYTES + 1)
     except FileNotFoundError:
         raise _no_root(f"{path} does not exist") from None
     except OSError as error:

@@ -13,7 +13,8 @@ import pytest
 
 from agent.codes import Code
 from agent.config import Config, load_config, write_config
-from agent.errors import ConfigInvalid
+from agent.errors import ConfigInvalid, LocalFailure
+from agent.trust import load_root
 from repo_server.core.model import Channel
 from repo_server.core.package import ServiceKind
 
@@ -158,6 +159,15 @@ def test_where_a_wrong_value_came_from_is_said(conf: Path) -> None:
 def test_a_file_that_is_not_a_json_object_is_refused(conf: Path, data: bytes) -> None:
     conf.write_bytes(data)
     assert str(conf) in refused(conf)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """A FIFO in its place would hold the agent, and the lock, for good."""
+    os.mkfifo(fifo := tmp_path / "updater.conf", 0o600)
+    with pytest.raises(LocalFailure, match="not a regular file"):
+        load_config(fifo, {}, {})
+    with pytest.raises(LocalFailure, match="not a regular file"):
+        load_root(fifo)
 
 
 def test_a_missing_file_says_how_it_is_made(tmp_path: Path) -> None:
