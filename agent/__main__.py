@@ -47,8 +47,15 @@ def be_on_trial(root_dir: str, seconds: str, more: Sequence[str]) -> int:
     """Show the agent that runs here that this one could replace it; return the exit code (FR-SUP-003)."""
     from agent.trial import TRIAL_VARIABLE, Trial, last_words
 
+    try:
+        stay = float(seconds)
+    except ValueError:
+        stay = -1.0
+    if not 0 <= stay < float("inf"):
+        print(f"--trial needs a number of seconds, not {seconds!r}", file=sys.stderr)  # noqa: T201 -- wrong usage
+        return 2
     said = last_words(os.environ.get(TRIAL_VARIABLE, ""))
-    return Trial(_surroundings(root_dir), Waiting(), float(seconds), more, said).stand()
+    return Trial(_surroundings(root_dir), Waiting(), stay, more, said).stand()
 
 
 def _surroundings(root_dir: str) -> Surroundings:

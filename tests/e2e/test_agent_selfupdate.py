@@ -277,6 +277,13 @@ def test_the_resident_agent_stays_what_it_is_when_the_new_version_is_not_fit(sto
     assert story.settled() == {"service": "2.1.0", "updater": "2.1.0"}
 
 
+@pytest.mark.parametrize("seconds", ["soon", "nan", "inf", "-1"])
+def test_a_trial_of_no_length_is_wrong_usage(tmp_path: Path, seconds: str) -> None:
+    """Design §11: no traceback, and no trial that never ends."""
+    said = Endpoint(tmp_path).run("run", "--trial", seconds, expect=2).stderr
+    assert said == f"--trial needs a number of seconds, not {seconds!r}\n"
+
+
 def test_on_trial_a_daemon_must_stay_after_its_check(story: Story) -> None:
     """It is no proof that it can end."""
     command = [story.program, "--root-dir", story.endpoint.root, "run", "--trial", "60"]
