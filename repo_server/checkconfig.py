@@ -14,7 +14,7 @@ from pathlib import Path
 from repo_server.access.auth import CredentialsInvalid, parse_secrets
 from repo_server.access.tokens import TOKENS_NAME, parse_tokens
 from repo_server.failures import FAILED, REFUSED, USAGE, exit_code
-from repo_server.settings import Settings, SettingsInvalid, Unsafe, check_exposure
+from repo_server.settings import Settings, SettingsInvalid, Unsafe, check_exposure, check_places
 from repo_server.statefolder import StateError, require_private
 from repo_server.store import UrlInvalid
 from repo_server.store.source import GivenServer
@@ -53,6 +53,7 @@ def check(settings: Settings, now: datetime) -> tuple[Finding, ...]:
     """Return everything that is wrong, in the order in which a start would come upon it."""
     findings = _Findings()
     findings.attempt(lambda: check_exposure(settings))
+    findings.attempt(lambda: check_places(settings))
     if findings.attempt(lambda: require_tree(settings.tree)):
         for problem in RuleBook(settings.tree).read({}, now).problems:
             findings.note(f"{settings.tree / problem.path}: {problem.message}", FAILED)

@@ -27,6 +27,7 @@ from repo_server.settings import (
     SettingsInvalid,
     Unsafe,
     check_exposure,
+    check_places,
     options,
     read_settings,
     unknown_variables,
@@ -78,6 +79,7 @@ def serve_command(**flags: object) -> None:
         for name in unknown_variables(os.environ):
             _log.warning("the environment variable %s is not a setting and is ignored", name)
         check_exposure(settings)
+        check_places(settings)
         _say_what_is_not_there(settings)
         ended_well = serve(settings, manager, click.echo)
     except _CANNOT_START as error:

@@ -210,9 +210,11 @@ def _flag(name: str) -> str:
 
 
 def _path(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str):
-        return Path(value).expanduser()
-    raise NotImplementedError(f"no conversion to {kind}")
+    if kind is not Path:
+        raise NotImplementedError(f"no conversion to {kind}")
+    if not isinstance(value, str):
+        raise ValueError(f"Expected a path, got {value!r}")  # noqa: TRY004 -- msgspec reports ValueError as a mistake
+    return Path(value).expanduser()
 
 
 def _checked(settings: Settings) -> Settings:
@@ -254,3 +256,14 @@ def check_exposure(settings: Settings) -> None:
             f"--host {settings.host} is reachable from other machines and no secret is configured; "
             "give --secrets FILE (or --insecure-no-auth, if something in front checks who asks)"
         )
+
+
+def check_places(settings: Settings) -> None:
+    """Raise ``Unsafe`` if something private lies in the tree, whose copies are for everybody."""
+    tree = settings.tree.resolve()
+    for name in ("state", "secrets", "online_key", "tls_key", "audit_log"):
+        place: Path | None = getattr(settings, name)
+        if place is not None and place.resolve().is_relative_to(tree):
+            raise Unsafe(
+                f"{_flag(name)} {place} lies in --tree {settings.tree}, which mirrors copy; take another place"
+            )

@@ -65,6 +65,15 @@ def test_what_is_unsafe_or_missing_has_the_exit_code_of_serve(tree: Tree, tmp_pa
     assert checked("--tree", tree.root, *state, "--secrets", secrets)[0] == 3
 
 
+@pytest.mark.parametrize("flag", ["--state", "--secrets", "--online-key", "--audit-log"])
+def test_nothing_private_may_lie_in_the_tree(tree: Tree, tmp_path: Path, flag: str) -> None:
+    """A mirror copies the whole folder."""
+    state = () if flag == "--state" else ("--state", tmp_path / "state")
+    code, said = checked("--tree", tree.root, *state, flag, tree.root / "sub" / "private")
+    assert code in {2, 3}
+    assert any(f"{flag} {tree.root}" in line and "lies in --tree" in line for line in said)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_folders_that_cannot_be_written_to_are_said(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)

@@ -94,6 +94,8 @@ def test_relative_paths_in_a_file_mean_its_own_folder(tmp_path: Path) -> None:
         (NEEDED, {"REPO_SERVER_POLL": "maybe"}, None, "--poll from the environment"),
         (NEEDED, {}, "prot = 1", "unknown key 'prot'"),
         (NEEDED, {}, 'port = "x"', "server.toml"),
+        ({}, {}, "tree = 5\nstate = []", "--tree from"),
+        (NEEDED, {}, "secrets = 5", "--secrets from"),
         (NEEDED, {}, "port = ", "is not TOML"),
         (NEEDED, {}, 'config = "other.toml"', "unknown key 'config'"),
         ({**NEEDED, "config": "/nowhere.toml"}, {}, None, "cannot read --config /nowhere.toml"),
