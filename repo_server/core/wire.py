@@ -6,7 +6,7 @@ Unknown fields of a request are accepted, so that a newer agent can talk to an o
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -149,18 +149,6 @@ class UpdateRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     error_code: Annotated[str, msgspec.Meta(max_length=64)] | int | None = None
     error_message: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
     details: Annotated[dict[str, Any], msgspec.Meta(max_length=64)] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse times that lie before year 1 or after 9999 in UTC: a list could not show them."""
-        for name, value in (
-            ("attempt_timestamp", self.attempt_timestamp),
-            ("completion_timestamp", self.completion_timestamp),
-        ):
-            try:
-                if value is not None:
-                    value.astimezone(UTC)
-            except OverflowError:
-                raise ValueError(f"{name} is outside of the years 1 to 9999 in UTC") from None
 
 
 class StatusRequest(msgspec.Struct, frozen=True):

@@ -106,16 +106,6 @@ def test_a_record_that_the_database_refuses_does_not_hold_up_the_others(server: 
     assert settled == {good["record_id"], odd["record_id"], also_good["record_id"]}
 
 
-@pytest.mark.parametrize("name", ["attempt_timestamp", "completion_timestamp"])
-@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_a_time_that_no_list_could_show_is_refused(server: RunningServer, name: str, time: str) -> None:
-    """In UTC these are before year 1 and after 9999: PostgreSQL keeps them, and shows them as nobody reads them."""
-    good, odd = record(), record(**{name: time})
-    answer = report(server, [good, odd])
-    assert answer["accepted"] == [good["record_id"]]
-    assert [item["error_code"] for item in answer["rejected"]] == ["invalid_record"]
-
-
 @pytest.mark.parametrize(
     ("body", "code"),
     [
