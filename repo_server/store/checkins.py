@@ -124,6 +124,7 @@ class CheckInWriter:
         self._waiting = merged
 
     async def _write(self, batch: dict[str, _CheckIn]) -> None:
+        batch = _folded(batch)
         try:
             shared = await self.database.run(_statements(batch))
             self.counters.failing = None
@@ -159,6 +160,25 @@ class CheckInWriter:
             await self.database.run(_statements(batch, beside=True))
         except (*DATA_ERRORS, RecursionError):
             self.counters.check_ins_dropped += 1
+
+
+def _folded(batch: dict[str, _CheckIn]) -> dict[str, _CheckIn]:
+    """Leave out what devices said under ids that they have changed since: they would have a row for each (L53)."""
+    changed = [device_id for device_id, item in batch.items() if item.previous_ids]
+    if not changed:
+        return batch
+    kept = dict(batch)
+    for device_id in sorted(changed, key=lambda changed_id: batch[changed_id].at):
+        item = kept.get(device_id)
+        if item is None:
+            continue
+        former = dict.fromkeys(item.previous_ids)
+        for old in item.previous_ids:
+            if old != device_id and old in kept and kept[old].at <= item.at:
+                former |= dict.fromkeys(kept.pop(old).previous_ids)
+        former.pop(device_id, None)
+        kept[device_id] = msgspec.structs.replace(item, previous_ids=tuple(former))
+    return kept
 
 
 def _statements(batch: dict[str, _CheckIn], *, beside: bool = False) -> Callable[[Connection], Any]:

@@ -185,6 +185,17 @@ def test_a_device_that_changes_its_id_stays_one_device_with_its_history(server: 
     assert device(server, old) is None
 
 
+def test_a_device_that_changes_its_id_twice_within_one_batch_is_one_device(server: RunningServer) -> None:
+    """While the database is away a batch may hold what happened in hours."""
+    first, second, third = (str(uuid.uuid4()) for _ in range(3))
+    server.check(device_id=first)
+    server.check(device_id=second, previous_ids=[f"win-{first}"])
+    server.check(device_id=third, previous_ids=[second])
+    row = seen(server, third, os_type="linux")
+    assert set(row["previous_ids"]) == {first, second}
+    assert [device(server, first), device(server, second)] == [None, None]
+
+
 def test_a_former_id_does_not_take_a_known_device_away(server: RunningServer) -> None:
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
     for device_id in (first, second):
