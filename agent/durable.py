@@ -10,6 +10,7 @@ import contextlib
 import enum
 import errno
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -96,6 +97,8 @@ def remove(path: Path) -> None:
     """Remove a state file and its previous copy, durably; what is not there is removed already."""
     try:
         # The other order could bring the previous copy back to life.
+        _make_room(previous_of(path))
+        _make_room(path)
         previous_of(path).unlink(missing_ok=True)
         sync_folder(path.parent)
         path.unlink(missing_ok=True)
@@ -140,6 +143,7 @@ def _replace(path: Path, data: bytes, mode: int, *, sync_names: bool) -> None:
             file.flush()
             FILES.set_mode(descriptor, mode)
             FILES.sync(descriptor)
+        _make_room(path)
         FILES.replace(Path(temporary), path)
         temporary = None
         if sync_names:
@@ -150,6 +154,17 @@ def _replace(path: Path, data: bytes, mode: int, *, sync_names: bool) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
+
+
+def _make_room(path: Path) -> None:
+    """Move a folder that is in a file's place aside; nobody knows what is in it, so it stays beside."""
+    if path.is_dir() and not path.is_symlink():
+        free = next(number for number in itertools.count(1) if not _aside(path, number).exists())
+        path.rename(_aside(path, free))
+
+
+def _aside(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.folder-{number}")
 
 
 def _usable(path: Path) -> bytes | None:

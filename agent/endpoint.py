@@ -69,7 +69,9 @@ class Endpoint:
             services=self.services,
             programs=self.programs,
             health=HealthChecker(self.services, self.programs, self.world.clock),
-            watch=Watch(self.paths, self.programs, self.log, self.world.overrides, self.world.new_id),
+            watch=Watch(
+                self.paths, self.programs, self.log, self.world.overrides, self.world.new_id, self.world.clock.monotonic
+            ),
             spool=self.spool,
             log=self.log,
             run_by=self.config.service_manager,

@@ -65,7 +65,8 @@ def make_plan(
             skipped.append(reason)
     while True:
         late = frozenset(one.update.name for one in skipped if one.waits)
-        lacking = [missing for update in chosen if (missing := _lacking(update, chosen, installed, late))]
+        failed = frozenset(one.update.name for one in skipped if one.code is Code.QUARANTINED)
+        lacking = [missing for update in chosen if (missing := _lacking(update, chosen, installed, late, failed))]
         if not lacking:
             return _updater_last(chosen, tuple(skipped), installed)
         skipped += lacking
@@ -112,7 +113,11 @@ def _reason(update: Update, quarantine: Quarantine, waiting: Mapping[str, str]) 
 
 
 def _lacking(
-    update: Update, chosen: list[Update], installed: Mapping[str, Version], late: Collection[str] = ()
+    update: Update,
+    chosen: list[Update],
+    installed: Mapping[str, Version],
+    late: Collection[str] = (),
+    failed: Collection[str] = (),
 ) -> Skipped | None:
     coming = {other.name: other.version for other in chosen if other.name != update.name}
     for needed in update.dependencies:
@@ -126,5 +131,5 @@ def _lacking(
         message = f"{update.name} {update.version} requires {needed.name} >= {needed.min_version}; there is {what}"
         if needed.name in late:
             return Skipped(update, Code.SESSION_ACTIVE, f"{message} until a user session ends")
-        return Skipped(update, Code.QUARANTINED if have else Code.OFFER_INVALID, message)
+        return Skipped(update, Code.QUARANTINED if needed.name in failed else Code.OFFER_INVALID, message)
     return None

@@ -62,6 +62,7 @@ class Watch:
     """What overrides the configuration for this agent, as environment variables, so that it does for the new one."""
     new_word: Callable[[], str]
     """A word that nobody knows before, for each trial."""
+    monotonic: Callable[[], float]
 
     def check(self, folder: Path, package: PackageManifest, reach: Callable[[], object] | None) -> None:
         """Return when the new agent has shown that it works; raise ``AgentError(HEALTH_FAILED)``.
@@ -86,13 +87,16 @@ class Watch:
         program, health = program_in(folder, package.id.platform.os), package.health
         stay = max(health.probation_seconds, SHORTEST_PROBATION)
         command = [str(program), "--root-dir", str(self.paths.root_dir), "run", "--trial", f"{stay:g}", *more]
-        limit, word = health.timeout_seconds + stay, self.new_word()
+        limit, word, began = health.timeout_seconds + stay, self.new_word(), self.monotonic()
         try:
             finished = self.programs.run(command, self.paths.state, {**self.overrides, TRIAL_VARIABLE: word}, limit)
         except OSError as error:
             return f"{program} cannot be started: {error.strerror or error}"
         self.log.info("a new agent was on trial", exit_code=finished.exit_code, output=finished.output)
-        return _in_words(finished, limit, last_words(word))
+        wrong = _in_words(finished, limit, last_words(word))
+        if wrong is None and self.monotonic() - began < stay:
+            return f"it ended before the {stay:g} s were over that it has to stay"
+        return wrong
 
 
 def _in_words(finished: Finished, limit: float, expected: str) -> str | None:

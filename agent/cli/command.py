@@ -36,6 +36,9 @@ def command(function: Callable[..., int]) -> Callable[..., None]:
             fail(error.failure.code, error.failure.message)
         except AgentError as error:
             fail(error.code, error.message)
+        except BrokenPipeError:
+            # Who reads has read enough (``status | head``); click says nothing more.
+            raise
         except OSError as error:
             failure = local_failure(error, f"do {function.__name__.rstrip('_')}")
             fail(failure.code, failure.message)

@@ -63,7 +63,13 @@ def _in_words(state: Status) -> list[str]:
 
 def _at(moment: datetime | None) -> str | None:
     """Return a time as this machine's clocks show it, with its zone."""
-    return None if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z}"
+    if moment is None:
+        return None
+    try:
+        return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z}"
+    except (OverflowError, ValueError):
+        # At the edges of the calendar there is no such time here.
+        return moment.isoformat()
 
 
 @click.command()

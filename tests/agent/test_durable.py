@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,20 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         assert {item.name for item in tmp_path.iterdir()} <= {"state.json", "state.json.prev"}
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("place", [durable.previous_of, lambda path: path], ids=["previous", "current"])
+def test_a_folder_in_the_place_of_a_state_file_is_moved_aside(tmp_path: Path, place: Callable[[Path], Path]) -> None:
+    path = tmp_path / "state.json"
+    for version in (1, 2):
+        durable.save(path, {"version": version})
+    place(path).unlink()
+    (place(path) / "inside").mkdir(parents=True)
+    assert durable.load(path).payload is not None
+    durable.save(path, {"version": 3})
+    assert durable.load(path).payload == {"version": 3}
+    place(path).unlink(missing_ok=True)
+    place(path).mkdir(exist_ok=True)
+    durable.remove(path)
+    assert sorted(left.name for left in tmp_path.iterdir()) == [f"{place(path).name}.folder-{n}" for n in (1, 2)]
+    assert (tmp_path / f"{place(path).name}.folder-1/inside").is_dir()

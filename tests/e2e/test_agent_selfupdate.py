@@ -26,6 +26,7 @@ from support.updaters import (
     ENDS_AT_ONCE,
     HANGS,
     HAS_ANOTHER_SECRET,
+    SAYS_IT_IS_FIT_AT_ONCE,
     package_of,
     runs_of,
     updater,
@@ -97,6 +98,7 @@ def test_the_agent_updates_itself_last_and_in_one_sequence_with_the_others(story
     [
         (CRASHES, "no such library"),
         (ENDS_AT_ONCE, "it ended without saying that it is fit"),
+        (SAYS_IT_IS_FIT_AT_ONCE, "it ended before the 1 s were over"),
         (HANGS, "it hung"),
         (CANNOT_INITIALISE, "cannot initialise"),
         (CANNOT_READ_ITS_STATE, "CONFIG_INVALID"),
@@ -106,6 +108,7 @@ def test_the_agent_updates_itself_last_and_in_one_sequence_with_the_others(story
     ids=[
         "crashes",
         "ends-at-once",
+        "says-it-is-fit",
         "hangs",
         "cannot-initialise",
         "cannot-read-its-state",

@@ -24,6 +24,7 @@ CRASHES = ON_TRIAL.format(what="echo 'no such library' >&2; exit 70")
 HANGS = ON_TRIAL.format(what="sleep 3600 & wait $!")
 CHECKS_ITSELF_AND_DIES = ON_TRIAL.format(what='"$0" --root-dir "$2" selfcheck && kill -9 $$')
 ENDS_AT_ONCE = ON_TRIAL.format(what="exit 0")
+SAYS_IT_IS_FIT_AT_ONCE = ON_TRIAL.format(what='echo "fit $COMMANDIT_TRIAL" >&2; exit 0')
 CANNOT_INITIALISE = 'case "$*" in *selfcheck*) echo "cannot initialise" >&2; exit 1 ;; esac'
 HAS_ANOTHER_SECRET = "export COMMANDIT_AUTH_SECRET=outdated"
 CANNOT_READ_ITS_STATE = 'case "$*" in *selfcheck*) set -- --root-dir /nowhere selfcheck ;; esac'
