@@ -29,9 +29,10 @@ class AgentError(Exception):
     """Something failed; ``code`` is stable and machine-readable, the message is for people (FR-LOG-001)."""
 
     def __init__(self, code: Code, message: str) -> None:
-        super().__init__(message)
+        # Names of files need not be text, but what is reported and written into the status has to be.
+        self.message = message.encode(errors="backslashreplace").decode()
+        super().__init__(self.message)
         self.code = code
-        self.message = message
 
 
 class ConfigInvalid(AgentError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -48,7 +50,7 @@ class Spool:
         if durable.load(path, fall_back=False).payload is not None:
             self._sync()
             return Spooled(is_new=False)
-        durable.save(path, {"record": msgspec.to_builtins(record)}, keep_previous=False)
+        durable.save(path, {"record": _as_text(record)}, keep_previous=False)
         excess = len(self._files()) - self._max_records
         if excess <= 0:
             return Spooled(is_new=True)
@@ -93,6 +95,11 @@ class Spool:
             return []
         except OSError as error:
             raise local_failure(error, f"read the spool {self._folder}") from error
+
+
+def _as_text(record: UpdateRecord) -> Any:
+    """Return a record as JSON has it: what is no text in it, as names of files can be, could never be sent."""
+    return json.loads(json.dumps(msgspec.to_builtins(record), ensure_ascii=False).encode(errors="replace"))
 
 
 def _record(path: Path) -> UpdateRecord | str:

@@ -64,3 +64,8 @@ def test_what_the_disk_refuses_is_named() -> None:
     message = local_failure(OSError(errno.EPERM, "no", "/x/data/locked\x1b"), "clean up beside /x").message
     assert "/x/data/locked\\x1b" in message
     assert local_failure(OSError(errno.EPERM, "no", "/x"), "write /x").message.count("/x") == 1
+
+
+def test_a_failure_is_said_in_text_whatever_a_file_is_called() -> None:
+    failure = local_failure(OSError(errno.EIO, "Input/output error"), f"copy {Path('/opt/a')}\udcff")
+    assert failure.message.encode() == b"cannot copy /opt/a\\udcff: Input/output error"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from support.agent_http import Reply, Request, ScriptedServer, scripted_server
 
@@ -58,6 +59,14 @@ def test_a_record_is_one_private_file_and_comes_back_as_it_was(spool: Spool, tmp
     files = list((tmp_path / "spool").iterdir())
     assert {path.stem for path in files} == {str(item.record_id) for item in records}
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+
+
+def test_what_is_no_text_in_a_record_can_be_sent_all_the_same(spool: Spool) -> None:
+    item = record(error_message="cannot copy /opt/\udcff", details={"left": ["\udcfe"]})
+    spool.put(item)
+    (kept,) = spool.pending().records
+    assert msgspec.json.decode(msgspec.json.encode(kept), type=UpdateRecord) == kept
+    assert (kept.error_message, kept.details) == ("cannot copy /opt/?", {"left": ["?"]})
 
 
 def test_a_record_id_written_twice_is_one_record_and_stays_as_it_was(spool: Spool) -> None:
