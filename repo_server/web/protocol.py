@@ -201,9 +201,8 @@ class LimitedHttp(HttpToolsProtocol):
             if isinstance(error.__context__, HeadTooLarge):
                 self._refuse()
                 return
-            msg = "Invalid HTTP request received."
-            self.logger.warning(msg)
-            self.send_400_response(msg)
+            # Not in the log, as uvicorn would: anybody could fill it, without credentials.
+            self.send_400_response("Invalid HTTP request received.")
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
