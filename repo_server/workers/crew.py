@@ -99,7 +99,7 @@ class Crew:
             if self._leaving.is_set():
                 return
             failures = 1 if monotonic() - started > _STEADY_SECONDS else failures + 1
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))
+            pause = pause_after(failures)
             self.restarts += 1
             self.trouble[number] = f"worker {number} {ended}"
             _log.error("worker %d %s; another one starts in %.1f s", number, ended, pause)
@@ -152,6 +152,12 @@ class Crew:
                 _log.error("worker %d says nothing for %.0f s and is killed", member.number, self.silent_seconds)
                 member.process.kill()
                 return
+
+
+def pause_after(failures: int) -> float:
+    """Return how many seconds to wait after so many failures in a row."""
+    # Bounded before it is reckoned: a worker may fail for days, and 2 ** 1024 is more than a float holds.
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from repo_server.credentials import Credentials
 from repo_server.feed import Feed
 from repo_server.heart import Heart
 from repo_server.recording import Recording
@@ -19,7 +19,17 @@ from repo_server.telemetry.conditions import Condition, Conditions
 from repo_server.tree.live import Snapshot
 from repo_server.workers.crew import Crew, Launch, Member
 from repo_server.workers.gathering import Gathering
-from repo_server.workers.messages import Begin, Collect, Conditioned, DatabaseIs, Figures, Message, Rescan, encode
+from repo_server.workers.messages import (
+    Begin,
+    Collect,
+    Conditioned,
+    DatabaseIs,
+    Figures,
+    Message,
+    ReadAgain,
+    Rescan,
+    encode,
+)
 from repo_server.workers.news import news
 
 _TELL_SECONDS = 0.25
@@ -50,12 +60,14 @@ class MainProcess:
         heart: Heart,
         launch: Launch,
         figures: Callable[[], bytes],
+        credentials: Credentials,
         clock: Callable[[], datetime],
     ) -> None:
         self._settings = settings
         self._feed = feed
         self._recording = recording
         self._heart = heart
+        self._credentials = credentials
         self._clock = clock
         self._listener = -1
         self._crew = Crew(settings.workers, launch, self._greet, self._heard)
@@ -113,9 +125,13 @@ class MainProcess:
         """How many workers were replaced since the start."""
         return self._crew.restarts
 
-    def reopen(self) -> None:
-        """Have the workers open their audit files again."""
-        self._crew.signal(signal.SIGHUP)
+    def read_again(self) -> None:
+        """Have every process open its audit file and read secrets, tokens and certificate again.
+
+        A message, for the signal would end a worker that is just starting.
+        """
+        self._credentials.read_again()
+        self._crew.tell(encode(ReadAgain()))
 
     def follow(self, snapshot: Snapshot) -> None:
         """Tell every worker of a changed catalogue, at once."""
@@ -137,7 +153,7 @@ class MainProcess:
 
     def _greet(self, member: Member) -> None:
         channel, told = member.channel, self._told
-        channel.send(Begin(self._settings, self._listener))
+        channel.send(Begin(self._settings, self._listener, self._credentials.in_force()))
         if told.database is not None:
             channel.send(told.database)
         channel.send(Conditioned(told.conditions))
@@ -180,10 +196,13 @@ class MainProcess:
             self._crew.tell(encode(Conditioned(found)))
 
     def _look(self) -> None:
+        self._credentials.refresh()
         self._conditions.look(self._clock())
 
     def _missing(self) -> str | None:
-        trouble = [self._crew.trouble[number] for number in sorted(self._crew.trouble)]
+        # A copy, for this is asked in a thread, and a worker that is ready again leaves the table meanwhile.
+        trouble = self._crew.trouble.copy()
         if not trouble:
             return None
-        return f"{len(trouble)} of {self._settings.workers} workers are not there: {'; '.join(trouble)}"
+        said = "; ".join(trouble[number] for number in sorted(trouble))
+        return f"{len(trouble)} of {self._settings.workers} workers are not there: {said}"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from repo_server.workers.crew import Crew, Member
+from repo_server.workers.crew import Crew, Member, pause_after
 from repo_server.workers.messages import Message
 
 MUTE = "import time; time.sleep(600)"
@@ -66,3 +66,7 @@ def test_workers_that_do_not_leave_are_killed() -> None:
         await asyncio.wait_for(running, 60)
 
     asyncio.run(work())
+
+
+def test_a_worker_that_fails_for_days_is_still_started_again_every_few_seconds() -> None:
+    assert pause_after(1) < pause_after(2) < pause_after(100) == pause_after(100_000)
