@@ -157,7 +157,7 @@ class Crew:
 def pause_after(failures: int) -> float:
     """Return how many seconds to wait after so many failures in a row."""
     # Bounded before it is reckoned: a worker may fail for days, and 2 ** 1024 is more than a float holds.
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
 
 
 @contextlib.contextmanager
