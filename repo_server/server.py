@@ -151,6 +151,8 @@ class Server:
     def _start(self, tasks: Tasks, stop: asyncio.Event) -> None:
         self._feed.start(tasks, stop)
         tasks.start("watching what can change", every(_LOOK_SECONDS, stop, self._look_around))
+        # By itself: the tree's disk may hang, and a revoked secret must not stay in force for that.
+        tasks.start("looking when the metadata ends", every(_LOOK_SECONDS, stop, self._expiry.refresh))
         tasks.start("handing audit lines over", regularly(_HAND_OVER_SECONDS, stop, self._traffic.audit.hand_over))
         if self._traffic.shared is not None:
             tasks.start("asking Redis", self._traffic.shared.run(stop))
@@ -161,7 +163,6 @@ class Server:
     def _look_around(self) -> None:
         """Take up files that changed, and say what is wrong with the server."""
         self._guard.refresh()
-        self._expiry.refresh()
         if self._tls is not None:
             self._tls.refresh()
         self.conditions.look(self._clock())

@@ -55,10 +55,10 @@ class Conditions:
     def _look(self, now: datetime) -> tuple[Condition, ...]:
         found: dict[str, Condition] = {}
         for code, symptom in sorted(self.symptoms.items()):
-            message = symptom()
+            before = self._known.get(code)
+            message = _said(symptom, code, known=before is not None)
             if message is None:
                 continue
-            before = self._known.get(code)
             if before is None:
                 _log.error("%s: %s", code, message, extra={"condition": code})
             found[code] = Condition(code, message, now if before is None else before.since)
@@ -67,3 +67,13 @@ class Conditions:
         self._known = found
         others = [item for item in self.elsewhere() if item.code not in found]
         return (*found.values(), *others)
+
+
+def _said(symptom: Symptom, code: str, *, known: bool) -> str | None:
+    """Ask one part; a fault in the asking is said as well, and ends neither the server nor the other questions."""
+    try:
+        return symptom()
+    except Exception as error:  # noqa: BLE001 -- see above
+        if not known:
+            _log.exception("whether %s is so could not be found out", code)
+        return f"whether it is so could not be found out: {type(error).__name__}: {error}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -19,7 +20,8 @@ TIMESTAMP = f"{roots.FOLDER}/timestamp.json"
 
 
 class _Signed(msgspec.Struct):
-    expires: datetime
+    expires: Annotated[datetime, msgspec.Meta(tz=True)]
+    """With its zone, as TUF has it: one without cannot be compared with ours."""
 
 
 class _Metadata(msgspec.Struct):

@@ -82,8 +82,11 @@ def test_the_end_of_the_metadata_is_a_figure_and_said_before_it_comes(tree: Tree
         assert figure(server, "condition", code="metadata_ends") == 0
         timestamp.write_text('{"signed": {"expires": "2020-01-01T00:00:00Z", "version": 1}, "signatures": []}')
         wait_until(lambda: figure(server, "condition", code="metadata_ends") == 1, "it is said", server.log_path)
-        timestamp.write_text("garbage")
-        wait_until(lambda: figure(server, "condition", code="metadata_ends") == 0, "nothing is known", server.log_path)
+        for unusable in ("garbage", '{"signed": {"expires": "2020-01-01T00:00:00"}}'):
+            timestamp.write_text(unusable)
+            wait_until(lambda: figure(server, "condition", code="metadata_ends") == 0, "unknown", server.log_path)
+            timestamp.write_text('{"signed": {"expires": "2021-01-01T00:00:00Z"}}')
+            wait_until(lambda: figure(server, "condition", code="metadata_ends") == 1, "known", server.log_path)
 
 
 def test_devices_and_what_the_database_took_are_figures(tree: Tree, tmp_path: Path) -> None:
