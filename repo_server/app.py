@@ -9,9 +9,8 @@ import socket
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
-from repo_server.access.auth import KeyFile, Keys, parse_secrets
-from repo_server.access.guard import Guard
-from repo_server.access.tokens import TOKENS_NAME, parse_tokens
+from repo_server.access.auth import KeyFile
+from repo_server.credentials import Credentials
 from repo_server.feed import TreeFeed
 from repo_server.heart import Heart
 from repo_server.recording import Recording
@@ -24,7 +23,8 @@ from repo_server.store.database import POOL_SIZE
 from repo_server.store.embedded import EmbeddedByAnother, EmbeddedPostgres
 from repo_server.store.source import GivenServer, Source
 from repo_server.store.spools import gather_spools, spool_name
-from repo_server.telemetry.eventlog import Credentials, EventRecorder
+from repo_server.telemetry.eventlog import Credentials as FollowedKeys
+from repo_server.telemetry.eventlog import EventRecorder
 from repo_server.telemetry.exposition import Exposition
 from repo_server.telemetry.figures import (
     of_workers,
@@ -34,11 +34,12 @@ from repo_server.tree.live import Snapshot
 from repo_server.tree.scan import Scanner, ScanOptions
 from repo_server.tree.watch import WatchOptions
 from repo_server.web.listener import listening, require_tree, url_of
-from repo_server.web.tls import Tls
 from repo_server.workers.channel import Channel
+from repo_server.workers.crew import Launch
 from repo_server.workers.launch import launcher
 from repo_server.workers.link import Link, MainsDatabase, begin
 from repo_server.workers.main import MainProcess
+from repo_server.workers.outliving import outliving
 
 _log = logging.getLogger(__name__)
 
@@ -56,23 +57,25 @@ def serve(settings: Settings, manager: ServiceManager, say: Callable[[str], None
     """
     require_tree(settings.tree)
     prepare(settings.state)
-    traffic = Traffic.make(settings, wall_clock, random.random)
-    guard = _guard(settings, traffic)
-    tls = _tls(settings)
+    credentials = Credentials.of(settings, wall_clock)
+    credentials.load()
     source = _source(settings)
     with (
         held(settings.state),
+        outliving(settings.state) as kept,
         listening(settings, manager) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
         if settings.workers > 1:
-            return runner.run(_run_main(settings, source, manager, listener, say))
+            launch = launcher(listener, kept, settings.log_level)
+            return runner.run(_run_main(settings, credentials, source, manager, listener, launch, say))
         gather_spools(settings.state, 1)
-        events = _events(settings, guard.secrets, guard.tokens)
+        events = _events(settings, credentials)
         feed = _tree_feed(settings, [events.follow])
         recording = None if source is None else _recording(settings, source, events=events)
         heart = Heart(manager, settings.tree, feed.watcher.busy_seconds)
-        parts = Parts(settings, guard, traffic, recording, tls)
+        traffic = Traffic.make(settings, wall_clock, random.random)
+        parts = Parts(settings, credentials, traffic, recording)
         return runner.run(Server(parts, feed, say, wall_clock, heart).run(listener))
 
 
@@ -89,8 +92,10 @@ def work(descriptor: int, number: int) -> bool:
         source = _workers_source(settings)
         link = Link(channel, None if source is None else MainsDatabase(source))
         recording = None if link.database is None else _recording(settings, link.database, number)
-        parts = Parts(settings, _guard(settings, traffic), traffic, recording, _tls(settings))
-        server = Server(parts, link, lambda _: link.say_ready(), wall_clock)
+        credentials = Credentials.of(settings, wall_clock)
+        credentials.take_over(begun.last_good, settings)
+        server = Server(Parts(settings, credentials, traffic, recording), link, lambda _: link.say_ready(), wall_clock)
+        link.read_again = server.read_again
         server.conditions.elsewhere = lambda: link.conditions
         server.exposition.gather, link.figures = link.gather, server.exposition.figures
         with socket.socket(fileno=begun.listener) as listener:
@@ -99,9 +104,11 @@ def work(descriptor: int, number: int) -> bool:
 
 async def _run_main(
     settings: Settings,
+    credentials: Credentials,
     source: Source | None,
     manager: ServiceManager,
     listener: socket.socket,
+    launch: Launch,
     say: Callable[[str], None],
 ) -> bool:
     """Run the main process of several workers."""
@@ -110,16 +117,15 @@ async def _run_main(
     def follow(snapshot: Snapshot) -> None:
         main.follow(snapshot)
 
-    events = _events(settings, *_key_files(settings), refresh=True)
+    events = _events(settings, credentials)
     feed = _tree_feed(settings, [follow, events.follow])
     recording = None if source is None else _recording(settings, source, events=events)
     heart = Heart(manager, settings.tree, feed.watcher.busy_seconds)
     exposition = Exposition([lambda: of_workers(main.ready, main.restarts)])
     if recording is not None:
         exposition.sources.append(fleet_figures(recording))
-    launch = launcher(listener, settings.log_level)
-    main = MainProcess(settings, feed, recording, heart, launch, exposition.figures, wall_clock)
-    on_signals(main.leave, main.reopen)
+    main = MainProcess(settings, feed, recording, heart, launch, exposition.figures, credentials, wall_clock)
+    on_signals(main.leave, main.read_again)
     where = url_of(settings, listener)
     try:
         return await main.run(listener, lambda: say(f"listening on {where}"))
@@ -128,29 +134,6 @@ async def _run_main(
             await recording.database.close()
         await feed.close()
         _log.info("stopped")
-
-
-def _guard(settings: Settings, traffic: Traffic) -> Guard:
-    secrets, tokens = _key_files(settings)
-    return Guard(secrets, tokens, traffic.limits, settings.public_tree)
-
-
-def _key_files(settings: Settings) -> tuple[KeyFile | None, KeyFile]:
-    secrets = None
-    if settings.secrets is not None:
-        secrets = KeyFile(settings.secrets, parse_secrets)
-        secrets.load()
-    tokens = KeyFile(settings.state / TOKENS_NAME, parse_tokens, optional=True)
-    tokens.load()
-    return secrets, tokens
-
-
-def _tls(settings: Settings) -> Tls | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    tls = Tls(settings.tls_cert, settings.tls_key, wall_clock)
-    tls.load()
-    return tls
 
 
 def _tree_feed(settings: Settings, followers: Collection[Callable[[Snapshot], None]] = ()) -> TreeFeed:
@@ -178,23 +161,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _events(settings: Settings, secrets: KeyFile | None, tokens: KeyFile, *, refresh: bool = False) -> EventRecorder:
-    """Return what follows tree and credentials, in the one process that looks at the tree.
+def _events(settings: Settings, credentials: Credentials) -> EventRecorder:
+    """Return what follows tree and credentials, in the one process that looks at the tree."""
 
-    ``refresh``: nobody else in this process looks whether the files have changed.
-    """
+    def followed(kind: str, file: KeyFile) -> FollowedKeys:
+        return kind, file.path, lambda: file.keys
 
-    def credential(kind: str, file: KeyFile) -> Credentials:
-        def read() -> Keys:
-            if refresh:
-                file.refresh()
-            return file.keys
-
-        return kind, file.path, read
-
-    credentials = [credential("token", tokens), *([] if secrets is None else [credential("secret", secrets)])]
+    files = [followed("token", credentials.tokens)]
+    if credentials.secrets is not None:
+        files.append(followed("secret", credentials.secrets))
     server = f"{socket.gethostname()}:{settings.state.resolve()}"
-    return EventRecorder(settings.tree, server, wall_clock, tuple(credentials))
+    return EventRecorder(settings.tree, server, wall_clock, tuple(files))
 
 
 def _recording(

@@ -19,6 +19,7 @@ import uvicorn
 
 from repo_server.access.guard import Guard
 from repo_server.answers import Answers
+from repo_server.credentials import Credentials
 from repo_server.feed import Feed, TreeFeed
 from repo_server.heart import Heart
 from repo_server.recording import NothingRecorded, Recording, StoredDevices, StoredRecords
@@ -46,7 +47,6 @@ from repo_server.web.files import FileSender
 from repo_server.web.httpserver import HttpServer
 from repo_server.web.listener import url_of
 from repo_server.web.protocol import LimitedHttp
-from repo_server.web.tls import Tls
 
 _FILE_THREADS = 16
 _LOOK_SECONDS = 1.0
@@ -64,10 +64,9 @@ class Parts:
     """What a process that answers is made of, besides its catalogue."""
 
     settings: Settings
-    guard: Guard
+    credentials: Credentials
     traffic: Traffic
     recording: Recording | None
-    tls: Tls | None
 
 
 class Server:
@@ -82,9 +81,10 @@ class Server:
         heart: Heart | None = None,
     ) -> None:
         """``say`` prints a line for people; ``heart`` is of the process that the service manager watches."""
-        settings, tls = parts.settings, parts.tls
+        settings, credentials = parts.settings, parts.credentials
         self._settings = settings
-        self._guard = parts.guard
+        self._credentials = credentials
+        self._guard = Guard(credentials.secrets, credentials.tokens, parts.traffic.limits, settings.public_tree)
         self._traffic = parts.traffic
         self._clock = clock
         self._connections = Connections(
@@ -93,7 +93,6 @@ class Server:
         self._say = say
         self._feed = feed
         self._recording = parts.recording
-        self._tls = tls
         self._expiry = Expiry(settings.tree, self._clock)
         self.conditions = _conditions(parts)
         self.conditions.watch("metadata_ends", self._expiry.ending)
@@ -109,7 +108,7 @@ class Server:
         http = HttpServer(self._config(application), self._connections)
         stop = asyncio.Event()
         tasks = Tasks(on_failure=http.leave)
-        on_signals(http.leave, self._traffic.audit.reopen)
+        on_signals(http.leave, self.read_again)
         self._traffic.audit.start()
         self._start(tasks, stop)
         if self._recording is not None:
@@ -125,6 +124,11 @@ class Server:
             announced.cancel()
             await self._finish(tasks, stop)
         return tasks.failed is None
+
+    def read_again(self) -> None:
+        """Open the audit's file again, and have secrets, tokens and certificate read within a second (SIGHUP)."""
+        self._traffic.audit.reopen()
+        self._credentials.read_again()
 
     def _config(self, application: Application) -> uvicorn.Config:
         settings = self._settings
@@ -144,8 +148,8 @@ class Server:
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )
         config.load()
-        if self._tls is not None:
-            config.ssl = self._tls.context()
+        if self._credentials.tls is not None:
+            config.ssl = self._credentials.tls.context()
         return config
 
     def _start(self, tasks: Tasks, stop: asyncio.Event) -> None:
@@ -162,9 +166,7 @@ class Server:
 
     def _look_around(self) -> None:
         """Take up files that changed, and say what is wrong with the server."""
-        self._guard.refresh()
-        if self._tls is not None:
-            self._tls.refresh()
+        self._credentials.refresh()
         self.conditions.look(self._clock())
 
     def _context(self) -> Context:
@@ -195,7 +197,7 @@ class Server:
         sources: list[FigureSource] = [
             lambda: of_traffic(self._traffic, self._connections),
             lambda: of_catalogue(self._feed.live, self.conditions, self._clock),
-            lambda: of_certificate(self._tls),
+            lambda: of_certificate(self._credentials.tls),
             lambda: of_metadata(self._expiry),
         ]
         if (recording := self._recording) is not None:
@@ -249,15 +251,15 @@ def fleet_figures(recording: Recording) -> FigureSource:
 
 def _conditions(parts: Parts) -> Conditions:
     """Put together what can be wrong with a server."""
-    guard, traffic, tls = parts.guard, parts.traffic, parts.tls
+    credentials, traffic = parts.credentials, parts.traffic
     conditions = Conditions()
-    conditions.watch("tokens_not_reloaded", lambda: guard.tokens.error)
-    if (secrets := guard.secrets) is not None:
+    conditions.watch("tokens_not_reloaded", lambda: credentials.tokens.error)
+    if (secrets := credentials.secrets) is not None:
         conditions.watch("secrets_not_reloaded", lambda: secrets.error)
     conditions.watch("audit_not_written", lambda: traffic.audit.error)
     if (shared := traffic.shared) is not None:
         conditions.watch("shared_limits_away", lambda: shared.error)
-    if tls is not None:
+    if (tls := credentials.tls) is not None:
         conditions.watch("certificate_not_renewed", lambda: tls.error)
         conditions.watch("certificate_ends", tls.ending)
     if parts.recording is not None:

@@ -1,4 +1,4 @@
-"""What signals ask a process for: SIGTERM and SIGINT to leave, SIGHUP to open the audit's files again."""
+"""What signals ask a process for: SIGTERM and SIGINT to leave, SIGHUP to read files again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 _log = logging.getLogger(__name__)
 
 
-def on_signals(leave: Callable[[], None], reopen: Callable[[], None]) -> None:
+def on_signals(leave: Callable[[], None], read_again: Callable[[], None]) -> None:
     """Call these from now on, in the running event loop."""
 
     def told(number: signal.Signals) -> None:
@@ -18,8 +18,8 @@ def on_signals(leave: Callable[[], None], reopen: Callable[[], None]) -> None:
         leave()
 
     def hung_up() -> None:
-        _log.info("SIGHUP: opening the audit's files again")
-        reopen()
+        _log.info("SIGHUP: opening the audit's file, reading secrets, tokens and certificate again")
+        read_again()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

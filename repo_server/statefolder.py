@@ -56,12 +56,19 @@ def held(folder: Path, name: str = LOCK_NAME, *, wait: bool = False) -> Iterator
 
     The lock goes with the process, however it ends.
     """
-    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with locked(folder / name, wait=wait):
+        yield
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[int]:
+    """Hold the lock on a file, and give its descriptor: whoever inherits that holds it too. Raises as ``held``."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise StateInUse(f"another repo-server uses {folder}; stop it, or give each its own --state") from None
-        yield
+            raise StateInUse(f"another repo-server uses {path.parent}; stop it, or give each its own --state") from None
+        yield descriptor
     finally:
         os.close(descriptor)

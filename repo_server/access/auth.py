@@ -108,6 +108,7 @@ class KeyFile:
     error: str | None = None
     """Why the file's present content is not in force."""
     _seen: tuple[int, ...] | None = None
+    """What the file was when it was read; ``None``: it was not there, ``()``: it has not been read."""
 
     def load(self) -> None:
         """Read the file; raise ``CredentialsInvalid``, ``StateExposed`` or ``OSError``."""
@@ -117,6 +118,16 @@ class KeyFile:
             return
         require_private(self.path)
         self.keys = self.parse(self.path.read_bytes()[:_MAX_FILE], str(self.path))
+
+    def take_over(self, keys: Keys) -> None:
+        """Begin with the keys that another process has in force, then with the file's if they are good."""
+        self.keys = keys
+        self.read_again()
+        self.refresh()
+
+    def read_again(self) -> None:
+        """Have the next ``refresh`` read the file, whether it looks changed or not."""
+        self._seen = ()
 
     def refresh(self) -> None:
         """Read the file again if it changed; what is wrong with it goes to the log and to ``error``."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import ssl
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography import x509
 
@@ -18,6 +20,9 @@ WARN_DAYS = 14
 """An ending certificate is said so long before."""
 
 _log = logging.getLogger(__name__)
+
+Pem: TypeAlias = tuple[bytes, bytes]
+"""Contents of a certificate's and of its key's file."""
 
 
 @dataclass(slots=True)
@@ -30,6 +35,8 @@ class Tls:
     error: str | None = None
     """Why the files' present content is not in force."""
     expires: datetime | None = None
+    pem: Pem | None = None
+    """What is in force."""
     _entry: ssl.SSLContext | None = None
     _current: ssl.SSLContext | None = None
     _seen: tuple[tuple[int, ...] | None, ...] = ()
@@ -39,11 +46,30 @@ class Tls:
         self._seen = self._state()
         try:
             require_private(self.key)
-            context, expires = _context(self.certificate, self.key), _expiry(self.certificate)
+            self._put_in_force(self.certificate, self.key)
         except (OSError, ValueError, ssl.SSLError) as error:
             raise TlsUnusable(f"--tls-cert {self.certificate}, --tls-key {self.key}: {error}") from error
-        # One assignment each; a handshake on the event loop takes one or the other.
-        self._current, self.expires = context, expires
+
+    def take_over(self, pem: Pem, private: Path) -> None:
+        """Begin with the pair that another process has in force, then with the files' if it is good.
+
+        OpenSSL reads files only; they lie in a folder of their own in ``private`` for that moment. Raise
+        ``TlsUnusable``.
+        """
+        try:
+            with tempfile.TemporaryDirectory(prefix="tls-", dir=private) as name:
+                certificate, key = Path(name) / "certificate", Path(name) / "key"
+                certificate.write_bytes(pem[0])
+                key.write_bytes(pem[1])
+                self._put_in_force(certificate, key)
+        except (OSError, ValueError, ssl.SSLError) as error:
+            raise TlsUnusable(f"the certificate in force cannot be taken over: {error}") from error
+        self.read_again()
+        self.refresh()
+
+    def read_again(self) -> None:
+        """Have the next ``refresh`` read the files, whether they look changed or not."""
+        self._seen = ()
 
     def refresh(self) -> None:
         """Read the files again if they changed; what is wrong with them goes to the log and to ``error``."""
@@ -61,7 +87,9 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """Return what handshakes begin with; each goes on with the pair that is in force then."""
         if self._entry is None:
-            self._entry = _context(self.certificate, self.key)
+            if self._current is None:
+                raise RuntimeError("the certificate has not been loaded")
+            self._entry = self._current
             self._entry.sni_callback = self._newest
         return self._entry
 
@@ -70,6 +98,12 @@ class Tls:
         if self.expires is None or self.expires - self.clock() > timedelta(days=WARN_DAYS):
             return None
         return f"the certificate {self.certificate} ends on {self.expires:%Y-%m-%d %H:%M} UTC; renew it"
+
+    def _put_in_force(self, certificate: Path, key: Path) -> None:
+        context, pem = _context(certificate, key), (certificate.read_bytes(), key.read_bytes())
+        expires = x509.load_pem_x509_certificate(pem[0]).not_valid_after_utc
+        # One assignment each; a handshake on the event loop takes one or the other.
+        self._current, self.expires, self.pem = context, expires, pem
 
     def _newest(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         """Switch a handshake to the newest pair; called for each, also without a name."""
@@ -87,10 +121,6 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     # Without a password of ours OpenSSL would ask at the terminal.
     context.load_cert_chain(certificate, key, password="")
     return context
-
-
-def _expiry(certificate: Path) -> datetime:
-    return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

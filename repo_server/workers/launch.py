@@ -10,8 +10,8 @@ from asyncio.subprocess import Process
 from repo_server.workers.crew import Launch
 
 
-def launcher(listener: socket.socket, log_level: str) -> Launch:
-    """Return what starts workers on a listening socket."""
+def launcher(listener: socket.socket, kept: int, log_level: str) -> Launch:
+    """Return what starts workers on a listening socket; they keep a lock (``outliving``) as long as they live."""
 
     async def launch(number: int, end: socket.socket) -> Process:
         command = [sys.executable, "-m", "repo_server", "worker"]
@@ -19,7 +19,7 @@ def launcher(listener: socket.socket, log_level: str) -> Launch:
         return await asyncio.create_subprocess_exec(
             *command,
             *(f"--{name}={value}" for name, value in options.items()),
-            pass_fds=(end.fileno(), listener.fileno()),
+            pass_fds=(end.fileno(), listener.fileno(), kept),
             stdin=asyncio.subprocess.DEVNULL,
             # Ctrl-C in a terminal goes to the whole group; workers are told by the main process, once.
             start_new_session=True,

@@ -30,6 +30,7 @@ from repo_server.workers.messages import (
     Figures,
     Message,
     News,
+    ReadAgain,
     Ready,
     Rescan,
 )
@@ -98,6 +99,8 @@ class Link:
     """What is wrong elsewhere."""
     figures: Callable[[], bytes] = bytes
     """This worker's, for whoever asks one of us."""
+    read_again: Callable[[], None] = lambda: None
+    """What SIGHUP asks for."""
     _questions: dict[int, asyncio.Future[dict[str, bytes]]] = field(default_factory=dict)
     _tickets: Iterator[int] = field(default_factory=itertools.count)
     _loop: asyncio.AbstractEventLoop | None = None
@@ -164,6 +167,8 @@ class Link:
                     self.database.become(message)
             case Conditioned():
                 self.conditions = message.conditions
+            case ReadAgain():
+                self.read_again()
             case Collect(ticket):
                 self.channel.send(Figures(ticket, self.figures()))
             case Collected(ticket, parts):

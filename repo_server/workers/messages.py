@@ -12,6 +12,7 @@ import msgspec
 from repo_server.core.model import Problem, Release
 from repo_server.core.policy import ChannelPolicy, TreeConfig
 from repo_server.core.version import Version
+from repo_server.credentials import LastGood
 from repo_server.settings import Settings
 from repo_server.store.database import State
 from repo_server.telemetry.conditions import Condition
@@ -24,6 +25,8 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     settings: Settings
     listener: int
     """Descriptor of the listening socket."""
+    last_good: LastGood
+    """Of files that may be bad just now."""
 
 
 class News(msgspec.Struct, frozen=True, tag=True):
@@ -58,6 +61,10 @@ class Conditioned(msgspec.Struct, frozen=True, tag=True):
     """To workers: what is wrong with the main process, or with other workers."""
 
     conditions: tuple[Condition, ...]
+
+
+class ReadAgain(msgspec.Struct, frozen=True, tag=True):
+    """To workers: open the audit's file and read secrets, tokens and certificate again (SIGHUP)."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -96,7 +103,9 @@ class Collected(msgspec.Struct, frozen=True, tag=True):
     """``main``, or a worker's number → its figures."""
 
 
-Message: TypeAlias = Begin | News | DatabaseIs | Conditioned | Ready | Alive | Rescan | Collect | Figures | Collected
+Message: TypeAlias = (
+    Begin | News | DatabaseIs | Conditioned | ReadAgain | Ready | Alive | Rescan | Collect | Figures | Collected
+)
 
 
 def encode(message: Message) -> bytes:
