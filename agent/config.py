@@ -23,6 +23,7 @@ from agent.urls import base_url
 from repo_server.core.identity import normalise_device_id
 from repo_server.core.model import COMPONENT_PATTERN, Channel
 from repo_server.core.package import ServiceKind
+from repo_server.core.wire import MAX_ATTRIBUTES
 
 ENVIRONMENT_PREFIX = "COMMANDIT_"
 DEFAULT_SERVER = "https://updates.commandit.com"
@@ -154,7 +155,7 @@ class _Values(msgspec.Struct, forbid_unknown_fields=False):
     device_id: _Text | None = None
     org_id: _Text | None = None
     site_id: _Text | None = None
-    attributes: Annotated[dict[str, Any], msgspec.Meta(max_length=64)] = {}
+    attributes: Annotated[dict[str, Any], msgspec.Meta(max_length=MAX_ATTRIBUTES)] = {}
     pinned_spki: _Texts = []
     service_manager: ServiceKind | None = None
     components: Annotated[

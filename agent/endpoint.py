@@ -15,7 +15,7 @@ from agent.journal import Journal
 from agent.logs import Log
 from agent.paths import Paths
 from agent.platform.machine import Given, Machine, machine_of
-from agent.ports import Clock, Disk, Programs, ServiceManager, Sessions
+from agent.ports import Clock, Disk, Identity, Programs, ServiceManager, Sessions
 from agent.runner import Interruption, Runner
 from agent.selfupdate import Watch
 from agent.spool import Spool
@@ -57,6 +57,7 @@ class Endpoint:
     programs: Programs
     disk: Disk
     sessions: Sessions
+    identity: Identity
     interruption: Interruption = field(default_factory=Interruption)
 
     def runner(self, source: Source | None = None) -> Runner:
@@ -99,6 +100,7 @@ def put_together(paths: Paths, config: Config, world: World, machine: Machine | 
         installer=Installer(paths, machine.disk, lambda text: log.warning(text, code=Code.IO)),
         disk=machine.disk,
         sessions=machine.sessions,
+        identity=machine.identity,
         services=machine.services,
         programs=machine.programs,
     )

@@ -76,6 +76,13 @@ class Sessions(Protocol):
         """Return a name for each active user session. Never raises: what cannot be known is none."""
 
 
+class Identity(Protocol):
+    """Knows which machine this is, as well as hardware and system tell."""
+
+    def says(self) -> tuple[str, ...]:
+        """Return what stays the same on this machine and is another on a copy of it. Never raises: it may be none."""
+
+
 class Clock(Protocol):
     """Time. ``monotonic`` and ``sleep`` in seconds."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent.endpoint import Endpoint
+from agent.fingerprint import ATTRIBUTE, fingerprint
 from agent.manifest import Manifest
 from agent.postpone import WAITING, in_words, load_waits
 from agent.quarantine import ATTEMPTS, load_quarantine
 from agent.selfupdate import is_installed
 from repo_server.core.model import UPDATER
-from repo_server.core.wire import CheckRequest, ComponentState, HealthReport
+from repo_server.core.wire import MAX_ATTRIBUTES, CheckRequest, ComponentState, HealthReport
 
 
 def check_request(endpoint: Endpoint, manifest: Manifest, again: str | None = None) -> CheckRequest:
@@ -30,6 +33,14 @@ def check_request(endpoint: Endpoint, manifest: Manifest, again: str | None = No
         device_id=config.device_id,
         org_id=config.org_id,
         site_id=config.site_id,
-        attributes=dict(config.attributes) or None,
+        attributes=_attributes(endpoint) or None,
         health=HealthReport("critical", held[:4000]) if held else HealthReport("ok", waits),
     )
+
+
+def _attributes(endpoint: Endpoint) -> dict[str, Any]:
+    device_id, attributes = endpoint.config.device_id, dict(endpoint.config.attributes)
+    if device_id is not None and ATTRIBUTE not in attributes and len(attributes) < MAX_ATTRIBUTES:
+        mark = fingerprint(device_id, endpoint.identity.says())
+        return attributes if mark is None else {**attributes, ATTRIBUTE: mark}
+    return attributes

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from agent.codes import Code
 from agent.errors import AgentError
 from agent.paths import Paths
 from agent.platform.bykind import ByKind
+from agent.platform.identity import (
+    LinuxIdentity,
+    MacIdentity,
+    NoIdentity,
+    WindowsIdentity,
+    gethostuuid,
+    registry_text,
+)
 from agent.platform.sessions import ConsoleSessions, LogindSessions, NoSessions, console_owner
-from agent.ports import Clock, Disk, Programs, ServiceManager, Sessions
+from agent.ports import Clock, Disk, Identity, Programs, ServiceManager, Sessions
 from repo_server.core.model import Os
 from repo_server.core.package import ServiceKind
 
@@ -33,6 +42,7 @@ class Machine:
     programs: Programs
     services: ServiceManager
     sessions: Sessions = field(default_factory=NoSessions)
+    identity: Identity = field(default_factory=NoIdentity)
 
 
 # Each system's adapters are imported where they are chosen: a cycle on one pays nothing for the others.
@@ -58,7 +68,8 @@ def _linux(given: Given) -> Machine:
     if given.paths.is_whole_machine:
         managers[ServiceKind.SYSTEMD] = SystemdManager(SystemdPlaces(given.paths.journal), programs, given.clock)
     sessions = LogindSessions(programs) if given.paths.is_whole_machine else NoSessions()
-    return Machine(LinuxDisk(), programs, ByKind(managers), sessions)
+    identity = LinuxIdentity(Path("/"), as_root=given.paths.is_whole_machine)
+    return Machine(LinuxDisk(), programs, ByKind(managers), sessions, identity)
 
 
 def _macos(given: Given) -> Machine:
@@ -73,6 +84,7 @@ def _macos(given: Given) -> Machine:
         PortablePrograms(given.environment, SessionTether()),
         ByKind({ServiceKind.LAUNCHD: LaunchdManager(given.paths.run, launchd)}),
         ConsoleSessions(console_owner) if given.paths.is_whole_machine else NoSessions(),
+        MacIdentity(gethostuuid),
     )
 
 
@@ -93,4 +105,5 @@ def _windows(given: Given) -> Machine:
         PortablePrograms(given.environment, JobTether(api)),
         ByKind({ServiceKind.WINDOWS_SERVICE: WindowsManager(given.paths.run, api, given.clock)}),
         TerminalSessions(wtsapi32) if given.paths.is_whole_machine else NoSessions(),
+        WindowsIdentity(registry_text),
     )

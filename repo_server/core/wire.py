@@ -19,6 +19,7 @@ from repo_server.core.version import Version
 
 SECRET_HEADER = "X-CommandIT-Updater-Secret"  # noqa: S105 -- the header's name (NFR-SRV-010)
 MAX_COMPONENTS = 64
+MAX_ATTRIBUTES = 64
 MAX_RECORDS = 500
 """Update log records in one ``/v1/status`` request."""
 
@@ -58,7 +59,7 @@ class CheckRequest(msgspec.Struct, frozen=True, gc=False):
     previous_ids: Annotated[tuple[_Id, ...], msgspec.Meta(max_length=16)] = ()
     org_id: _Id | None = None
     site_id: _Id | None = None
-    attributes: Annotated[dict[_Name, Any], msgspec.Meta(max_length=64)] | None = None
+    attributes: Annotated[dict[_Name, Any], msgspec.Meta(max_length=MAX_ATTRIBUTES)] | None = None
     health: HealthReport | None = None
 
 

@@ -18,8 +18,8 @@ import msgspec
 from repo_server.core.channels import AssignedChannel
 from repo_server.core.wire import CheckRequest, ComponentState
 
-IDENTITY_ATTRIBUTES = ("hostname", "machine_id", "serial_number", "smbios_uuid")
-"""Attributes that say which machine it is; others may change at any time."""
+IDENTITY_ATTRIBUTES = ("hostname", "machine", "machine_id", "serial_number", "smbios_uuid")
+"""Attributes that say which machine it is (``machine``: our agent's own fingerprint); others may change at any time."""
 RETURNS = 3
 _WINDOW = "interval '1 day'"
 _FORGOTTEN = "interval '7 days'"

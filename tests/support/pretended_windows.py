@@ -59,7 +59,7 @@ def import_what_is_not_ours() -> None:
             if isinstance(node, ast.ImportFrom):
                 names = [str(node.module)]
             for name in names:
-                if name.split(".")[0] not in {"agent", "repo_server", "msvcrt"}:
+                if name.split(".")[0] not in {"agent", "repo_server", "msvcrt", "winreg"}:
                     importlib.import_module(name)
 
 
@@ -104,6 +104,7 @@ def become_windows(simulator: Any) -> None:
     msvcrt = ModuleType("msvcrt")
     vars(msvcrt).update(open_osfhandle=simulator.descriptor_of, get_osfhandle=simulator.handle_of)
     sys.modules["msvcrt"] = msvcrt
+    sys.modules["winreg"] = registry()
 
     class Popen(subprocess.Popen):  # type: ignore[type-arg]
         """A program of Windows: its flags mean that it stands by itself."""
@@ -116,6 +117,17 @@ def become_windows(simulator: Any) -> None:
     vars(subprocess)["Popen"] = Popen
     platform.system, platform.machine = lambda: "Windows", lambda: "AMD64"
     sys.platform = "win32"
+
+
+def registry() -> ModuleType:
+    """Return a registry in which every value is there: the name of its key and its own."""
+    winreg = ModuleType("winreg")
+    vars(winreg).update(
+        HKEY_LOCAL_MACHINE=0, KEY_READ=0x2_0019, KEY_WOW64_64KEY=0x100,
+        OpenKey=lambda _root, key, _reserved, _access: contextlib.nullcontext(key),
+        QueryValueEx=lambda key, name: (f"{key} {name}", 1),
+    )  # fmt: skip
+    return winreg
 
 
 def import_everything() -> dict[str, str]:
