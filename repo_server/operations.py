@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from repo_server.core.model import COMPONENT_PATTERN, Arch, Channel, FileState, Os
+from repo_server.core.problemcodes import ProblemCode
+from repo_server.core.version import MAX_LENGTH
 from repo_server.core.wire import CheckRequest, CheckResponse, StatusRequest, StatusResponse
 from repo_server.openapi import BINARY, Api, Operation, Parameter, Who
+from repo_server.telemetry.happenings import EventKind
 from repo_server.views import (
     DeviceDetail,
     DevicePage,
@@ -24,6 +27,7 @@ from repo_server.web.errorcodes import ErrorCode
 from repo_server.web.query import MAX_PAGE, PAGE
 
 _TEXT: dict[str, Any] = {"type": "string"}
+_WORDS: dict[str, Any] = {"type": "string", "minLength": 1}
 _TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 _PREFIX = "(?:(?:[Ww][Ii][Nn]|[Mm][Aa][Cc](?:[Oo][Ss])?|[Ll][Ii][Nn](?:[Uu][Xx])?)-)?"
 _DEVICE_ID = {
@@ -38,6 +42,14 @@ _RELEASE_ID = {
     rf"-{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_PRERELEASE}(?:\.{_PRERELEASE})*)?$",
     "maxLength": 128,
 }
+_INTEGER = "(?:0|[1-9][0-9]*)"
+_IDENTIFIER = f"(?:{_INTEGER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_VERSION = {
+    "type": "string",
+    "pattern": rf"^{_INTEGER}\.{_INTEGER}\.{_INTEGER}(?:-{_IDENTIFIER}(?:\.{_IDENTIFIER})*)?$",
+    "maxLength": MAX_LENGTH,
+}
+_COMPONENT = {"type": "string", "pattern": f"^{COMPONENT_PATTERN}$"}
 
 _HAS_IT = Parameter("header", "If-None-Match", "ETags that the client has; 304 if the answer's is one of them.", _TEXT)
 _LIMIT = Parameter(
@@ -69,17 +81,17 @@ _FILE_ERRORS = (
 _DEVICE_ERRORS = (ErrorCode.INVALID_DEVICE_ID, ErrorCode.UNKNOWN_DEVICE, ErrorCode.DATABASE_UNAVAILABLE)
 
 
-def _one_of(name: str, words: Any) -> Parameter:
-    return Parameter("query", name, "Only these.", {"enum": [str(word) for word in words]})
+def _one_of(name: str, words: Any, text: str = "Only these.") -> Parameter:
+    return Parameter("query", name, text, {"enum": [str(word) for word in words]})
 
 
 _FLEET = (
     _one_of("channel", Channel), _one_of("os", Os), _one_of("arch", Arch),
-    Parameter("query", "health", "Only with this health.", _TEXT),
+    Parameter("query", "health", "Only with this health.", _WORDS),
     Parameter("query", "org_id", "Only of this organisation.", {"type": "string", "format": "uuid"}),
-    Parameter("query", "site_id", "Only of this site.", _TEXT),
-    Parameter("query", "component", "Only with this component.", _TEXT),
-    Parameter("query", "version", "Only with this version of the component.", _TEXT),
+    Parameter("query", "site_id", "Only of this site.", _WORDS),
+    Parameter("query", "component", "Only with this component.", _COMPONENT),
+    Parameter("query", "version", "Only with this version of the component.", _VERSION),
     Parameter("query", "seen_before", "Only those that last asked before.", _TIME),
     Parameter("query", "seen_after", "Only those that last asked then or after.", _TIME),
     Parameter("query", "shared_id", "Whether two machines were seen to use the id.", {"type": "boolean"}),
@@ -116,8 +128,8 @@ _OPERATIONS = (
         {200: PackagePage, 304: None}, (*_PAGE_ERRORS, ErrorCode.INVALID_HOST, ErrorCode.NOT_READY), None,
         (
             _after(_RELEASE_ID), _LIMIT,
-            Parameter("query", "component", "Only this one.", _TEXT),
-            Parameter("query", "version", "Only this one.", _TEXT),
+            Parameter("query", "component", "Only this one.", _COMPONENT),
+            Parameter("query", "version", "Only this one.", _VERSION),
             _one_of("channel", Channel), _one_of("os", Os), _one_of("arch", Arch),
             Parameter("query", "active", "`false`: only what is recalled.", {"type": "boolean"}),
             _HAS_IT,
@@ -127,13 +139,13 @@ _OPERATIONS = (
         "GET", "/v1/problems", "problems", "What is not offered, and what is wrong with the server.", Who.OPERATOR,
         {200: ProblemPage, 304: None}, (*_PAGE_ERRORS, ErrorCode.NOT_READY), None,
         (
-            _after(_TEXT), _LIMIT, Parameter("query", "code", "Only files with this reason.", _TEXT),
-            _one_of("state", FileState), _HAS_IT,
+            _after(_WORDS), _LIMIT,
+            _one_of("code", ProblemCode, "Only files with this reason."), _one_of("state", FileState), _HAS_IT,
         ),
     ),
     Operation(
         "POST", "/v1/rescan", "rescan", "Look at the whole tree soon.", Who.OPERATOR, {202: RescanAnswer},
-        (ErrorCode.FORBIDDEN,),
+        (ErrorCode.FORBIDDEN, ErrorCode.INVALID_PARAMETER),
     ),
     Operation(
         "GET", "/v1/devices", "devices", "Devices, by id.", Who.OPERATOR, {200: DevicePage},
@@ -149,8 +161,8 @@ _OPERATIONS = (
         {200: Failures}, (*_PAGE_ERRORS, ErrorCode.DATABASE_UNAVAILABLE), None,
         (
             Parameter("query", "since", "Received since then; a week unless it says otherwise.", _TIME),
-            Parameter("query", "component", "Only this one.", _TEXT),
-            Parameter("query", "version", "Only this requested version.", _TEXT),
+            Parameter("query", "component", "Only this one.", _COMPONENT),
+            Parameter("query", "version", "Only this requested version.", _VERSION),
             _LIMIT,
         ),
     ),
@@ -158,8 +170,8 @@ _OPERATIONS = (
         "GET", "/v1/events", "events", "What happened to releases, rules and credentials, newest first.", Who.OPERATOR,
         {200: EventPage}, (*_PAGE_ERRORS, ErrorCode.DATABASE_UNAVAILABLE), None,
         (
-            Parameter("query", "kind", "Only these: `publish`, `promote`, `recall`, `halt` …", _TEXT),
-            Parameter("query", "subject", "Only about this.", _TEXT),
+            _one_of("kind", EventKind),
+            Parameter("query", "subject", "Only about this.", _WORDS),
             Parameter("query", "since", "Only then or later.", _TIME),
             _after(_TEXT), _LIMIT,
         ),
@@ -171,7 +183,11 @@ _OPERATIONS = (
     Operation(
         "GET", "/v1/devices/{device_id}/explain", "explain", "What a device would be offered now, and why.",
         Who.OPERATOR, {200: Explanation},
-        (*_DEVICE_ERRORS, ErrorCode.NOT_FOUND, ErrorCode.NEVER_CHECKED_IN, ErrorCode.NOT_READY), None, (_DEVICE,),
+        (
+            *_DEVICE_ERRORS, ErrorCode.INVALID_PARAMETER, ErrorCode.NOT_FOUND, ErrorCode.NEVER_CHECKED_IN,
+            ErrorCode.NOT_READY,
+        ),
+        None, (_DEVICE,),
     ),
     Operation("GET", "/healthz", "healthz", "Whether the process answers.", Who.ANYBODY, {200: Health}),
     Operation(

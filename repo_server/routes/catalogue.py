@@ -11,6 +11,7 @@ from repo_server.answers import download_url
 from repo_server.core.errors import NameInvalid
 from repo_server.core.model import Arch, Channel, FileState, Os, Problem, Release, ReleaseId
 from repo_server.core.names import parse_release_name
+from repo_server.core.problemcodes import ProblemCode
 from repo_server.core.version import Version
 from repo_server.routes.context import Context
 from repo_server.tree.live import Snapshot
@@ -60,6 +61,7 @@ async def rescan(context: Context, call: Call) -> None:
     if call.method != "POST":
         raise method_not_allowed("POST")
     context.guard.operator(call, Role.OPERATE)
+    read_query(call, ())
     context.rescan(None)
     await call.json(RescanAnswer(context.live.current.generation if context.live.ready else 0), 202)
 
@@ -78,7 +80,8 @@ def _problem_page(problems: Sequence[Problem], query: Query) -> tuple[list[Probl
 
     All problems of one path are on one page, which may be longer for that.
     """
-    limit, after, code, state = query.limit(), query.text("after"), query.text("code"), query.member("state", FileState)
+    limit, after = query.limit(), query.text("after")
+    code, state = query.member("code", ProblemCode), query.member("state", FileState)
     found = [
         item
         for item in sorted(problems, key=lambda item: item.path)
@@ -121,8 +124,8 @@ def _release_id(text: str) -> ReleaseId:
 def _wanted(query: Query) -> Callable[[Release], bool]:
     """Return whether a release passes all filters that are given."""
     wanted = {
-        "component": query.text("component"),
-        "version": query.text("version"),
+        "component": query.component("component"),
+        "version": query.version("version"),
         "channel": query.member("channel", Channel),
         "os": query.member("os", Os),
         "arch": query.member("arch", Arch),

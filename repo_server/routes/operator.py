@@ -15,6 +15,7 @@ from repo_server.core.model import Arch, Channel, Device, Installed, Os, Platfor
 from repo_server.core.offer import decide
 from repo_server.core.version import Version
 from repo_server.routes.context import Context, RecordsUnavailable
+from repo_server.telemetry.happenings import EventKind
 from repo_server.views import Explanation, OfferEntry
 from repo_server.web.http import Call, HttpError, method_not_allowed, not_ready
 from repo_server.web.query import Query, invalid, read_query
@@ -53,7 +54,8 @@ async def failures(context: Context, call: Call) -> None:
     _enter_devices(context, call)
     query = read_query(call, ("since", "component", "version", "limit"))
     since = query.instant("since") or context.clock() - timedelta(days=FAILURE_DAYS)
-    found = await _asked(context.devices.failures(since, query.text("component"), query.text("version"), query.limit()))
+    component, version = query.component("component"), query.version("version")
+    found = await _asked(context.devices.failures(since, component, version, query.limit()))
     await call.json({"since": since, **found})
 
 
@@ -62,7 +64,11 @@ async def events(context: Context, call: Call) -> None:
     _enter_devices(context, call)
     query = read_query(call, ("kind", "subject", "since", "after", "limit"))
     limit = query.limit()
-    wanted = {"kind": query.text("kind"), "subject": query.text("subject"), "since": query.instant("since")}
+    wanted = {
+        "kind": query.member("kind", EventKind),
+        "subject": query.text("subject"),
+        "since": query.instant("since"),
+    }
     after = query.text("after")
     if after is not None:
         wanted["before"], wanted["before_id"] = _event_place(after)
@@ -79,7 +85,7 @@ async def device(context: Context, call: Call) -> None:
     text, slash, verb = rest.partition("/")
     if slash and verb != "explain":
         raise HttpError(404, "not_found", "there is no such endpoint")
-    attempts = _ATTEMPTS if slash else read_query(call, ("limit",)).limit(_ATTEMPTS)
+    attempts = read_query(call, () if slash else ("limit",)).limit(_ATTEMPTS)
     row = await _asked(context.devices.get(_device_id(text), attempts))
     if row is None:
         raise HttpError(404, "unknown_device", f"no device {text!r:.80} has checked in")
@@ -107,17 +113,18 @@ def _wanted(query: Query) -> dict[str, Any]:
     """Return the filters that are given."""
     if query.text("version") is not None and query.text("component") is None:
         raise invalid("version", "of which component? give component as well")
-    org_id = query.text("org_id")
     found = {
         "channel": query.member("channel", Channel),
         "os": query.member("os", Os),
         "arch": query.member("arch", Arch),
-        "org_id": None if org_id is None else _organisation(org_id),
+        "org_id": query.uuid("org_id"),
+        "component": query.component("component"),
+        "version": query.version("version"),
         "seen_before": query.instant("seen_before"),
         "seen_after": query.instant("seen_after"),
         "shared_id": query.flag("shared_id"),
         "registered": query.flag("registered"),
-        **{name: query.text(name) for name in ("health", "site_id", "component", "version")},
+        **{name: query.text(name) for name in ("health", "site_id")},
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -128,13 +135,6 @@ def _event_place(text: str) -> tuple[datetime, str]:
         return datetime.fromisoformat(at).astimezone(UTC), str(uuid.UUID(identifier))
     except (ValueError, OverflowError):
         raise invalid("after", f"{text!r:.80} is not what `next` of a page before was") from None
-
-
-def _organisation(text: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise invalid("org_id", f"{text!r:.80} is not a UUID") from None
 
 
 def _enter_devices(context: Context, call: Call) -> None:

@@ -22,7 +22,15 @@ from repo_server.store import DatabaseAway
 from repo_server.store.entries import Changes
 from repo_server.store.events import Change, Event, EventReader
 from repo_server.store.intake import Intake
-from repo_server.telemetry.happenings import RELEASE, Happening, State, happenings, states_of_keys, states_of_tree
+from repo_server.telemetry.happenings import (
+    RELEASE,
+    EventKind,
+    Happening,
+    State,
+    happenings,
+    states_of_keys,
+    states_of_tree,
+)
 from repo_server.tree.live import ScanResult, Snapshot
 
 _LOOK_SECONDS = 1.0
@@ -149,7 +157,7 @@ class EventRecorder:
 
     def _first_look(self, result: ScanResult) -> Event:
         details = {"releases": len(result.catalogue), "server": self.server}
-        return Event(uuid.uuid4(), "first_look", "the tree", None, "tree", details)
+        return Event(uuid.uuid4(), EventKind.FIRST_LOOK, "the tree", None, "tree", details)
 
     def _event(self, subject: str, item: Happening) -> Event:
         kind = subject.partition(" ")[0]

@@ -6,6 +6,7 @@ next and carries the happenings that it consists of. So an event is told once, w
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -24,10 +25,39 @@ States: TypeAlias = Mapping[str, State]
 RELEASE, PROBLEM, RULES = "release ", "problem ", "rules "
 
 
+class EventKind(enum.StrEnum):
+    """What can happen."""
+
+    FIRST_LOOK = "first_look"
+    """A server began to tell."""
+    PUBLISH = "publish"
+    PROMOTE = "promote"
+    DEMOTE = "demote"
+    MOVE = "move"
+    """The file has another place in the tree."""
+    REMOVE = "remove"
+    RECALL = "recall"
+    RECALL_CHANGED = "recall_changed"
+    UNBLOCK = "unblock"
+    ROLLOUT = "rollout"
+    PAUSE = "pause"
+    HALT = "halt"
+    RESUME = "resume"
+    PROBLEM_APPEARED = "problem_appeared"
+    PROBLEM_CLEARED = "problem_cleared"
+    RULES_CHANGED = "rules_changed"
+    SECRET_ADDED = "secret_added"  # noqa: S105 -- a kind of event
+    SECRET_CHANGED = "secret_changed"  # noqa: S105 -- same
+    SECRET_REMOVED = "secret_removed"  # noqa: S105 -- same
+    TOKEN_ADDED = "token_added"  # noqa: S105 -- same
+    TOKEN_CHANGED = "token_changed"  # noqa: S105 -- same
+    TOKEN_REMOVED = "token_removed"  # noqa: S105 -- same
+
+
 class Happening(msgspec.Struct, frozen=True):
     """One event, without who and when."""
 
-    kind: str
+    kind: EventKind
     subject: str
     file: str | None
     """Path in the tree of the file that says so."""
@@ -63,14 +93,14 @@ def happenings(subject: str, before: State | None, after: State | None) -> list[
         return list(_to_release(name, before, after))
     if subject.startswith(PROBLEM):
         known = after or before or {}
-        event = "problem_cleared" if after is None else "problem_appeared"
+        event = EventKind.PROBLEM_CLEARED if after is None else EventKind.PROBLEM_APPEARED
         return [Happening(event, known["path"] or "the tree", known["path"] or None, None, {"code": known["code"]})]
     if subject.startswith(RULES):
-        return [Happening("rules_changed", name, name)]
+        return [Happening(EventKind.RULES_CHANGED, name, name)]
     known = after or before or {}
     what = "added" if before is None else "changed" if after is not None else "removed"
     details = {"role": known["role"]} if "role" in known else None
-    return [Happening(f"{kind}_{what}", known["name"], None, None, details)]
+    return [Happening(EventKind(f"{kind}_{what}"), known["name"], None, None, details)]
 
 
 def _of_release(release: Release) -> State:
@@ -107,39 +137,42 @@ def _of_rules(catalogue: Catalogue) -> dict[str, State]:
 
 def _to_release(name: str, before: State | None, after: State | None) -> Iterator[Happening]:
     if after is None:
-        yield Happening("remove", name, None, None, {"path": (before or {}).get("path")})
+        yield Happening(EventKind.REMOVE, name, None, None, {"path": (before or {}).get("path")})
         return
     path = after["path"]
     if before is None:
         details: State = {key: after[key] for key in ("channel", "sha256", "rollout") if key in after}
-        yield Happening("publish", name, f"{path}.sha256", None, details)
+        yield Happening(EventKind.PUBLISH, name, f"{path}.sha256", None, details)
         before = {"channel": after["channel"], "rollout": after.get("rollout"), "path": path}
     if before["channel"] != after["channel"]:
         order = [str(channel) for channel in Channel]
         up = order.index(after["channel"]) < order.index(before["channel"])
         moved = {"from": before["channel"], "to": after["channel"]}
-        yield Happening("promote" if up else "demote", name, f"{path}.channel", None, moved)
+        yield Happening(EventKind.PROMOTE if up else EventKind.DEMOTE, name, f"{path}.channel", None, moved)
     if before["path"] != path:
-        yield Happening("move", name, path, None, {"from": before["path"], "to": path})
+        yield Happening(EventKind.MOVE, name, path, None, {"from": before["path"], "to": path})
     yield from _recalled(name, f"{path}.blocked", before.get("blocked"), after.get("blocked"))
     yield from _ramped(name, f"{path}.rollout", before, after)
 
 
 def _recalled(name: str, file: str, before: State | None, after: State | None) -> Iterator[Happening]:
     if after is not None and before is None:
-        yield Happening("recall", name, file, after["by"], {"reason": after["reason"]})
+        yield Happening(EventKind.RECALL, name, file, after["by"], {"reason": after["reason"]})
     elif after is None and before is not None:
-        yield Happening("unblock", name, None)
+        yield Happening(EventKind.UNBLOCK, name, None)
     elif after != before and after is not None:
-        yield Happening("recall_changed", name, file, after["by"], {"reason": after["reason"]})
+        yield Happening(EventKind.RECALL_CHANGED, name, file, after["by"], {"reason": after["reason"]})
 
 
 def _ramped(name: str, file: str, before: State, after: State) -> Iterator[Happening]:
     if before.get("rollout") != after.get("rollout"):
-        yield Happening("rollout", name, file, None, {"rollout": after.get("rollout")})
+        yield Happening(EventKind.ROLLOUT, name, file, None, {"rollout": after.get("rollout")})
     was, now = _standing(before), _standing(after)
     if was != now:
-        yield Happening({"halted": "halt", "paused": "pause", "running": "resume"}[now], name, file)
+        yield Happening(_STANDINGS[now], name, file)
+
+
+_STANDINGS = {"halted": EventKind.HALT, "paused": EventKind.PAUSE, "running": EventKind.RESUME}
 
 
 def _standing(state: State) -> str:

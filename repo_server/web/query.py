@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import re
+import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,12 +13,16 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from repo_server.core.errors import VersionInvalid
+from repo_server.core.model import COMPONENT_PATTERN
+from repo_server.core.version import Version
 from repo_server.web.http import Call, HttpError
 
 PAGE = 100
 MAX_PAGE = 1000
 """Entries of one answer; a longer list is asked for in pages."""
 
+_COMPONENT = re.compile(COMPONENT_PATTERN)
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Member = TypeVar("_Member", bound=enum.StrEnum)
 
@@ -28,8 +34,34 @@ class Query:
     values: Mapping[str, str]
 
     def text(self, name: str) -> str | None:
-        """Return a parameter as it stands."""
-        return self.values.get(name)
+        """Return a parameter as it stands; nothing has an empty name."""
+        text = self.values.get(name)
+        if text == "":
+            raise invalid(name, "it is empty; give a value, or leave the parameter out")
+        return text
+
+    def component(self, name: str) -> str | None:
+        """Return a parameter that is a component's name (L4)."""
+        text = self.values.get(name)
+        if text is not None and not _COMPONENT.fullmatch(text):
+            raise invalid(name, f"{text!r:.80} is not a component; expected a name like service, in lower case")
+        return text
+
+    def version(self, name: str) -> str | None:
+        """Return a parameter that is a version (L5)."""
+        text = self.values.get(name)
+        try:
+            return None if text is None else Version(text).text
+        except VersionInvalid as error:
+            raise invalid(name, error.message) from None
+
+    def uuid(self, name: str) -> str | None:
+        """Return a parameter that is a UUID, as it is usually written."""
+        text = self.values.get(name)
+        try:
+            return None if text is None else str(uuid.UUID(text))
+        except ValueError:
+            raise invalid(name, f"{text!r:.80} is not a UUID") from None
 
     def limit(self, default: int = PAGE) -> int:
         """Return how many entries a page may have."""
@@ -68,9 +100,10 @@ def read_query(call: Call, known: Collection[str]) -> Query:
     A filter that is spelled wrong must not look like one that everything passes.
     """
     values: dict[str, str] = {}
-    for name, value in parse_qsl(call.scope["query_string"].decode("latin-1"), keep_blank_values=True):
+    for name, value in _pairs(call.scope["query_string"]):
         if name not in known:
-            raise invalid(name, f"there is no such parameter; expected one of {', '.join(sorted(known))}")
+            expected = f"expected one of {', '.join(sorted(known))}" if known else "expected none"
+            raise invalid(name, f"there is no such parameter; {expected}")
         if name in values:
             raise invalid(name, "it stands there twice")
         if "\0" in value:
@@ -78,6 +111,14 @@ def read_query(call: Call, known: Collection[str]) -> Query:
             raise invalid(name, "it has a NUL character")
         values[name] = value
     return Query(values)
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        message = "the query is not UTF-8; expected name=value pairs with percent-encoded UTF-8"
+        raise HttpError(422, "invalid_parameter", message) from None
 
 
 def invalid(name: str, why: str) -> HttpError:

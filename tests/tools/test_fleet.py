@@ -87,6 +87,27 @@ def test_failures_and_events_are_shown(ana: Operator, server: RunningServer) -> 
     assert ana.facts("events", "--kind", "recall")["events"] == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("events", "--kind", "nonsense"), "publish, promote"),
+        (("devices", "list", "--component", "service=1"), "expected SemVer"),
+        (("devices", "list", "--component", "Service"), "in lower case"),
+        (("devices", "list", "--org", "acme"), "UUID"),
+        (("devices", "versions", "--site", ""), "empty"),
+        (("devices", "failures", "--version", "1"), "expected SemVer"),
+        (("devices", "list", "--seen-before", "999999w"), "nor an age"),
+        (("devices", "show", "nonsense"), "UUID"),
+        (("devices", "list", "--server", "http://[::1"), "expected http"),
+    ],
+)
+def test_a_filter_that_nobody_understands_is_wrong_usage(
+    ana: Operator, arguments: tuple[str, ...], expected: str
+) -> None:
+    """An empty list would look like a fleet without such devices."""
+    assert expected in ana.refused(2, *arguments)
+
+
 def test_json_has_the_keys_that_are_documented(ana: Operator) -> None:
     readme = (Path(__file__).parents[2] / "tools" / "repotool" / "README.md").read_text()
     told = dict(re.findall(r"^\| `(devices \w+|events)` \| ([^|]+) \|$", readme, re.MULTILINE))

@@ -19,6 +19,7 @@ SECONDS = 60.0
 PAGE = 1000
 _MAX_BYTES = 256 * 1024 * 1024
 _OK = 200
+_NOT_UNDERSTOOD = 422
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class Server:
             raise ToolError(f"{self.url} answers {status} and not in JSON; is it a repo-server?") from None
         if status != _OK or not isinstance(facts, dict):
             said = facts.get("message") if isinstance(facts, dict) else None
-            raise ToolError(f"{self.url} answers {status}: {said or 'nothing that could be understood'}")
+            kind = Usage if status == _NOT_UNDERSTOOD else ToolError
+            raise kind(f"{self.url} answers {status}: {said or 'nothing that could be understood'}")
         return facts
 
 
@@ -71,21 +73,31 @@ def open_server(url: str | None, token_file: Path | None, ca_file: Path | None) 
     """Check what was given and return the server; raise ``Usage``, ``Refused`` or ``OSError``."""
     if url is None:
         raise Usage("which server? say --server URL, or set REPOTOOL_SERVER")
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise Usage(f"--server {url!r}: expected http(s)://host[:port]")
+    scheme, host = _address(url)
     if token_file is None:
         return Server(url.rstrip("/"), None, ca_file)
     try:
         require_private(token_file)
     except StateExposed as error:
         raise Refused(str(error)) from None
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if scheme == "http" and not _is_loopback(host):
         raise Refused(f"--server {url}: the token would go over the network in the clear; use https")
-    token = token_file.read_text(encoding="utf-8").strip()
+    token = token_file.read_text(encoding="utf-8", errors="replace").strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise Usage(f"{token_file} does not hold a token; make one with: repo-server token add NAME")
     return Server(url.rstrip("/"), token, ca_file)
+
+
+def _address(url: str) -> tuple[str, str]:
+    """Return scheme and host of a server's URL; raise ``Usage``."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or parts.query or parts.fragment:
+        raise Usage(f"--server {url!r}: expected http(s)://host[:port]")
+    return parts.scheme, parts.hostname
 
 
 def _is_loopback(host: str) -> bool:

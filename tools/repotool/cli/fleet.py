@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from repotool.cli import asking, show
-from repotool.errors import Usage
+from repo_server.core.version import Version
+from repotool.cli import asking, options, show
 from repotool.sentences import count
 from repotool.server import open_server
 from repotool.tables import Table
@@ -42,15 +42,15 @@ def list_devices(*, limit: int, url: str | None, token_file: Path | None, ca_fil
 
 
 @devices.command("show")
-@click.argument("device_id")
+@click.argument("device_id", type=asking.device_id_type)
 @click.option("--attempts", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many of the last.")
 @asking.asking
 def show_device(*, device_id: str, attempts: int, url: str | None, token_file: Path | None, ca_file: Path | None,
                 as_json: bool) -> None:  # fmt: skip
     """Show a device, what it would be offered now and why, and its last attempts."""
     server = open_server(url, token_file, ca_file)
-    row = server.get(f"/v1/devices/{_path(device_id)}", limit=attempts)
-    explained = server.get(f"/v1/devices/{_path(device_id)}/explain") if row["os_type"] is not None else None
+    row = server.get(f"/v1/devices/{device_id}", limit=attempts)
+    explained = server.get(f"/v1/devices/{device_id}/explain") if row["os_type"] is not None else None
     if as_json:
         show.json({"device": row, "explain": explained})
         return
@@ -85,11 +85,11 @@ def versions(*, url: str | None, token_file: Path | None, ca_file: Path | None, 
 
 @devices.command("failures")
 @click.option("--since", type=asking.instant_type, metavar="WHEN", help="As a time or an age.  [default: 7d]")
-@click.option("--component", help="Only this one.")
-@click.option("--version", help="Only this requested version.")
+@click.option("--component", type=asking.component_type, help="Only this one.")
+@click.option("--version", type=options.VersionType(), help="Only this requested version.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many signatures.")
 @asking.asking
-def failures(*, since: datetime | None, component: str | None, version: str | None, limit: int, url: str | None,
+def failures(*, since: datetime | None, component: str | None, version: Version | None, limit: int, url: str | None,
              token_file: Path | None, ca_file: Path | None, as_json: bool) -> None:  # fmt: skip
     """Group failed updates by what they have in common, and attempts by version."""
     server = open_server(url, token_file, ca_file)
@@ -114,8 +114,8 @@ def failures(*, since: datetime | None, component: str | None, version: str | No
 
 
 @click.command("events")
-@click.option("--kind", help="Only these: publish, promote, recall, halt, problem_appeared …")
-@click.option("--subject", help="Only about this.")
+@click.option("--kind", type=asking.words_type, help="Only these: publish, promote, recall, halt, problem_appeared …")
+@click.option("--subject", type=asking.words_type, help="Only about this.")
 @click.option("--since", type=asking.instant_type, metavar="WHEN", help="As a time or an age.")
 @click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="How many; 0: all.")
 @asking.asking
@@ -186,13 +186,6 @@ def _details(details: dict[str, Any]) -> str:
 def _time(text: str | None) -> str:
     """Return a time to the second, as the server wrote it."""
     return re.sub(r"\.\d+(?=Z|[+-]|$)", "", text) if text else ""
-
-
-def _path(text: str) -> str:
-    """Return an id that may stand in a path; raise ``Usage``."""
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
-        raise Usage(f"{text!r} is not a device's id")
-    return text
 
 
 COMMANDS = (devices, events)

@@ -1,0 +1,48 @@
+"""The codes of problems: why a file of the tree is not offered (L8). One table, here and in ``repo_layout.md``."""
+
+from __future__ import annotations
+
+import enum
+
+
+class ProblemCode(enum.StrEnum):
+    """A ``Problem``'s code. Codes stay as they are; what they mean stands in ``repo_layout.md`` (L8)."""
+
+    NO_SHA256 = "no_sha256"
+    NO_SIGNATURE = "no_signature"
+    ARRIVING = "arriving"
+    NO_RELEASE_FILE = "no_release_file"
+    UNRECOGNISED_NAME = "unrecognised_name"
+    UNKNOWN_COMPONENT = "unknown_component"
+    UNKNOWN_PLATFORM = "unknown_platform"
+    INVALID_VERSION = "invalid_version"
+    UNSAFE_NAME = "unsafe_name"
+    NOT_A_REGULAR_FILE = "not_a_regular_file"
+    TOO_DEEP = "too_deep"
+    FILE_TOO_LARGE = "file_too_large"
+    SIDECAR_TOO_LARGE = "sidecar_too_large"
+    TOO_MANY_FILES = "too_many_files"
+    UNREADABLE_FILE = "unreadable_file"
+    UNREADABLE_FOLDER = "unreadable_folder"
+    TREE_UNREADABLE = "tree_unreadable"
+    MALFORMED_SHA256 = "malformed_sha256"
+    MALFORMED_SIG = "malformed_sig"
+    MALFORMED_CHANNEL = "malformed_channel"
+    MALFORMED_META = "malformed_meta"
+    MALFORMED_ROLLOUT = "malformed_rollout"
+    MALFORMED_BLOCKED = "malformed_blocked"
+    SHA256_OTHER_FILE = "sha256_other_file"
+    UNKNOWN_CHANNEL = "unknown_channel"
+    DIGEST_MISMATCH = "digest_mismatch"
+    UNKNOWN_KEY = "unknown_key"
+    BAD_SIGNATURE = "bad_signature"
+    BYTES_CHANGED = "bytes_changed"
+    DUPLICATE_RELEASE = "duplicate_release"
+    REQUIRES_CYCLE = "requires_cycle"
+    MASS_REMOVAL = "mass_removal"
+    NO_ROOT = "no_root"
+    INVALID_ROOT = "invalid_root"
+    ROOT_EXPIRED = "root_expired"
+    INVALID_POLICY = "invalid_policy"
+    DAMAGED_LEDGER = "damaged_ledger"
+    LEDGER_NOT_WRITTEN = "ledger_not_written"
