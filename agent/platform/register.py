@@ -83,6 +83,6 @@ def service_command(unit: Unit) -> list[str]:
     if not (program.is_absolute() and program.is_file()):
         raise AgentError(
             Code.START_FAILED,
-            f"{unit.component}: cannot start {command[0]}: expected a program in {unit.folder}, or a whole path",
+            f"{unit.component}: cannot start {command[0]}: expected a program in {unit.folder}",
         )
     return command

@@ -45,7 +45,7 @@ class HealthKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is started and stopped. ``command`` is relative to the install folder."""
+    """What is started and stopped. ``command`` begins with a path inside the install folder, or a bare name (L43)."""
 
     kind: ServiceKind = ServiceKind.NONE
     name: str | None = None
@@ -97,6 +97,9 @@ _PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 _Argument = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]+\Z", max_length=4096)]
 """No system starts a program with a NUL in its words."""
 _Command = Annotated[list[_Argument], msgspec.Meta(max_length=256)]
+
+
+_WHOLE_PATH = re.compile(r"/|[A-Za-z]:\\")
 
 
 class _RequirementToml(msgspec.Struct, forbid_unknown_fields=True):
@@ -164,7 +167,11 @@ def parse_package_toml(data: bytes) -> PackageManifest:
         modes=tuple((_relative(glob, "modes"), _mode(text)) for glob, text in raw.modes.items()),
         service=_service(raw),
         health=_health(raw.health),
-        hooks=Hooks(tuple(raw.hooks.pre_install), tuple(raw.hooks.post_install), raw.hooks.timeout_seconds),
+        hooks=Hooks(
+            _endpoints_command(raw.hooks.pre_install, "hooks.pre_install"),
+            _endpoints_command(raw.hooks.post_install, "hooks.post_install"),
+            raw.hooks.timeout_seconds,
+        ),
     )
 
 
@@ -175,7 +182,7 @@ def _service(package: _PackageToml) -> Service:
     if raw.kind not in {ServiceKind.PROCESS, ServiceKind.NONE} and not raw.name:
         raise _invalid(f'service.kind = "{raw.kind}" needs service.name')
     session = package.component == SESSION_COMPONENT if raw.session is None else raw.session
-    return Service(raw.kind, raw.name, tuple(raw.command), raw.stop_timeout_seconds, session)
+    return Service(raw.kind, raw.name, _own_command(raw.command, "service.command"), raw.stop_timeout_seconds, session)
 
 
 def _health(raw: _HealthToml) -> Health:
@@ -187,7 +194,22 @@ def _health(raw: _HealthToml) -> Health:
     if raw.kind in needs and not needs[raw.kind][1]:
         raise _invalid(f'health.kind = "{raw.kind}" needs health.{needs[raw.kind][0]}')
     url = None if raw.url is None else _url(raw.url)
-    return Health(raw.kind, tuple(raw.command), url, raw.port, raw.timeout_seconds, raw.probation_seconds)
+    command = _endpoints_command(raw.command, "health.command")
+    return Health(raw.kind, command, url, raw.port, raw.timeout_seconds, raw.probation_seconds)
+
+
+def _own_command(words: list[str], where: str) -> tuple[str, ...]:
+    """Return a command whose program the package brings, or the system finds by its bare name (L43)."""
+    return (_relative(words[0], where), *words[1:]) if words else ()
+
+
+def _endpoints_command(words: list[str], where: str) -> tuple[str, ...]:
+    """Return a command whose program may also be one of the endpoint's own, by its whole path (L43, L44)."""
+    if not (words and _WHOLE_PATH.match(words[0])):
+        return _own_command(words, where)
+    if ".." in re.split(r"[/\\]", words[0]):
+        raise _invalid(f"{where}: {words[0]!r:.120} is not a whole path without ..")
+    return tuple(words)
 
 
 def _url(text: str) -> str:

@@ -101,6 +101,20 @@ def test_every_kind_of_health_check_is_read(table: str, kind: HealthKind) -> Non
 
 
 @pytest.mark.parametrize(
+    "table",
+    [
+        '[service]\nkind = "process"\ncommand = ["bin/serve", "../data", "/etc"]',
+        '[service]\nkind = "process"\ncommand = ["python3", "bin/serve.py"]',
+        '[health]\nkind = "command"\ncommand = ["/usr/bin/test", "-e", "../x"]',
+        """[hooks]\npre_install = ['C:\\Windows\\System32\\sc.exe']\npost_install = ["/bin/sh", "hooks/post"]""",
+    ],
+)
+def test_a_program_is_the_packages_the_systems_or_for_checks_and_hooks_the_endpoints(table: str) -> None:
+    """L43, L44: what comes behind the program is its own business."""
+    assert refusal(parse, HEAD + table) is None
+
+
+@pytest.mark.parametrize(
     ("component", "said", "session"),
     [("ui", "", True), ("service", "", False), ("ui", "session = false", False), ("service", "session = true", True)],
 )
@@ -217,6 +231,16 @@ def test_malformed_requirements_are_refused(requires: str) -> None:
         '[health]\nkind = "command"\ncommand = ["bin/check\\u0000"]',
         '[service]\nkind = "process"\ncommand = ["bin/serve", "a\\u0000b"]',
         '[hooks]\npre_install = ["hooks/pre\\u0000"]',
+        '[service]\nkind = "process"\ncommand = ["../serve"]',
+        '[service]\nkind = "process"\ncommand = ["bin/../../serve"]',
+        '[service]\nkind = "process"\ncommand = ["./serve"]',
+        '[service]\nkind = "process"\ncommand = ["/usr/bin/serve"]',
+        """[service]\nkind = "process"\ncommand = ['C:\\serve.exe']""",
+        """[service]\nkind = "process"\ncommand = ['bin\\serve.exe']""",
+        '[health]\nkind = "command"\ncommand = ["../check"]',
+        '[health]\nkind = "command"\ncommand = ["/opt/../check"]',
+        '[hooks]\npre_install = ["../pre"]',
+        """[hooks]\npost_install = ['C:\\a\\..\\post.exe']""",
         '[health]\nkind = "tcp"',
         '[health]\nkind = "tcp"\nport = 0',
         '[health]\nkind = "tcp"\nport = 65536',

@@ -140,7 +140,7 @@ def _service_faults(manifest: PackageManifest, by_path: dict[str, Entry]) -> Ite
         return
     program = service.command[0]
     # Of a program without a folder, systemd may find another one in its search path.
-    if not program.startswith("/") and ("/" in program or service.kind is not ServiceKind.SYSTEMD):
+    if "/" in program or service.kind is not ServiceKind.SYSTEMD:
         yield from _program_faults("service.command", by_path.get(f"{below}{program}"), f"{below}{program}", manifest)
 
 
