@@ -126,6 +126,7 @@ class CheckInWriter:
     async def _write(self, batch: dict[str, _CheckIn]) -> None:
         batch = _folded(batch)
         try:
+            await rename(self.database, {device_id: item.previous_ids for device_id, item in batch.items()})
             shared = await self.database.run(_statements(batch))
             self.counters.failing = None
             self.counters.check_ins_written += len(batch)
@@ -183,7 +184,6 @@ def _folded(batch: dict[str, _CheckIn]) -> dict[str, _CheckIn]:
 
 def _statements(batch: dict[str, _CheckIn], *, beside: bool = False) -> Callable[[Connection], Any]:
     """Return what writes a batch and returns the ids that turned out to be shared."""
-    former = [(device_id, old) for device_id, item in batch.items() for old in item.previous_ids]
     document = clean_json(
         [row_of(device_id, item.previous_ids, item.request, item.at, item.channel) for device_id, item in batch.items()]
     )
@@ -191,8 +191,6 @@ def _statements(batch: dict[str, _CheckIn], *, beside: bool = False) -> Callable
     async def write(connection: Connection) -> list[str]:
         # A check-in comes again; it is not worth a wait for the disk.
         await connection.execute("SET LOCAL synchronous_commit = off")
-        if former:
-            await rename(connection, former)
         if beside:
             await connection.execute(BESIDE, {"batch": document, "known": []})
         elif await devices_are_ours(connection):

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import psycopg
 
-from repo_server.store.database import Connection
+from repo_server.store.database import Connection, Database
+
+AT_ONCE = 50
+"""Devices that move in one transaction, each with all of its history."""
+SECONDS = 30.0
+"""How long that may take."""
 
 _log = logging.getLogger(__name__)
 
+_TO_DO = """
+SELECT t.device_id, t.former FROM unnest(%(new)s::uuid[], %(old)s::uuid[]) AS t (device_id, former)
+WHERE NOT EXISTS (SELECT FROM devices AS known WHERE known.device_id = t.device_id)
+  AND NOT EXISTS (SELECT FROM unregistered_devices AS known WHERE known.device_id = t.device_id)
+  AND (EXISTS (SELECT FROM devices AS d WHERE d.device_id = t.former)
+    OR EXISTS (SELECT FROM unregistered_devices AS d WHERE d.device_id = t.former))
+"""
 # The most recently seen of the former ids becomes the new one, unless the new one is known already.
 _CHANGE = """
 WITH change AS (
@@ -39,16 +52,45 @@ FROM renamed WHERE l.device_id = renamed.old_id
 """
 
 
-async def rename(connection: Connection, changes: Sequence[tuple[str, str]]) -> None:
-    """Give rows their devices' new ids; ``changes`` are (new, former).
+async def rename(database: Database, former: Mapping[str, Sequence[str]]) -> None:
+    """Give rows their devices' new ids; ``former``: new id → ids before. Raise ``DatabaseAway``.
 
     Where other tables hold on to the old id, or the database distributes rows by it, the row cannot get another id:
-    then the device gets a second row, which names the first in ``previous_ids``.
+    then the device gets a second row, which names the first in ``previous_ids``. When a whole fleet changes its ids,
+    years of history move: a few devices at a time, for a transaction that takes too long would be begun again for ever.
     """
-    values = {"new": [new for new, _ in changes], "old": [old for _, old in changes]}
-    for table in ("devices", "unregistered_devices"):
-        try:
-            async with connection.transaction():
-                await connection.execute(_CHANGE.format(table=table), values)
-        except (psycopg.IntegrityError, psycopg.NotSupportedError) as error:
-            _log.warning("rows of devices with new ids stay under the old ones: %s", error)
+    said = [(new, old) for new, ids in former.items() for old in ids]
+    if not said:
+        return
+    moving: dict[str, list[str]] = {}
+    for new, old in await database.run(_known_of(said)):
+        moving.setdefault(str(new), []).append(str(old))
+    waiting = list(moving)
+    for start in range(0, len(waiting), AT_ONCE):
+        part = [(new, old) for new in waiting[start : start + AT_ONCE] for old in moving[new]]
+        await database.run(_moved(part), SECONDS)
+
+
+def _known_of(said: Sequence[tuple[str, str]]) -> Callable[[Connection], Awaitable[list[tuple[Any, ...]]]]:
+    """Return what finds those of the changes that there is something to do for; most were done long ago."""
+
+    async def read(connection: Connection) -> list[tuple[Any, ...]]:
+        return await (await connection.execute(_TO_DO, _values(said))).fetchall()
+
+    return read
+
+
+def _moved(changes: Sequence[tuple[str, str]]) -> Callable[[Connection], Awaitable[None]]:
+    async def write(connection: Connection) -> None:
+        for table in ("devices", "unregistered_devices"):
+            try:
+                async with connection.transaction():
+                    await connection.execute(_CHANGE.format(table=table), _values(changes))
+            except (psycopg.IntegrityError, psycopg.NotSupportedError) as error:
+                _log.warning("rows of devices with new ids stay under the old ones: %s", error)
+
+    return write
+
+
+def _values(changes: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    return {"new": [new for new, _ in changes], "old": [old for _, old in changes]}
