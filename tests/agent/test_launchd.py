@@ -242,7 +242,7 @@ def test_a_package_without_a_name_or_a_program_is_refused_with_what_is_missing(b
         ("service.name", replace(unit.service, name=None)),
         ("service.command", replace(unit.service, command=())),
         # launchd looks programs up in no PATH.
-        ("a whole path", replace(unit.service, command=("sh",))),
+        ("expected a program in", replace(unit.service, command=("sh",))),
     ):
         with pytest.raises(AgentError, match=key):
             bench.fresh().start(replace(unit, service=service))
