@@ -120,7 +120,7 @@ class Traffic:
         limits = Limits(rates, random)
         shared = None
         if settings.redis_url is not None:
-            shared = SharedLimits(settings.redis_url, whole, limits.refusal)
+            shared = SharedLimits(settings.redis_url, whole, limits)
             shared.open()
         return cls(proxies, limits, Requests(), Audit(tuple(sinks)), clock, shared)
 
@@ -135,7 +135,7 @@ class Traffic:
         """Count a request where several servers share their limits; raise ``HttpError`` 429."""
         if self.shared is not None:
             secret = call.who if call.who is not None and call.who.startswith("secret:") else None
-            await self.shared.count(call.address, secret, device_id)
+            self.shared.count_check(call.address, secret, device_id)
 
     def finished(self, call: Call, endpoint: str, seconds: float) -> None:
         """Count a request that was answered, or whose client went away (status 499), and write its audit line."""

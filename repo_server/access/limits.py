@@ -7,15 +7,17 @@ excess would be everybody's, so the limit per address does not count there.
 
 Wrong credentials: an address from which nobody has yet succeeded is not listened to for a while after too many of
 them, so that secrets cannot be guessed. One from which somebody has is never closed to those who know a secret: one
-misconfigured machine must not take the updates from the thousands behind the same address.
+misconfigured machine must not take the updates from the thousands behind the same address. Several servers may know
+of both together (``sharedlimits``).
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
 from repo_server.access.buckets import Buckets, Rate
 from repo_server.web.http import HttpError
@@ -36,6 +38,16 @@ class Rates:
     failures: Rate | None
 
 
+class Elsewhere(Protocol):
+    """The other servers, where several know together of wrong credentials. Never waits, never fails."""
+
+    def failed(self, network: str) -> None:
+        """Have wrong credentials counted."""
+
+    def succeeded(self, network: str) -> None:
+        """Have it known that somebody there knows a secret; said of each network once."""
+
+
 @dataclass(slots=True)
 class Limits:
     """Counts requests in this process's memory and refuses with 429. Times are a monotonic clock's, in seconds."""
@@ -44,6 +56,7 @@ class Limits:
     random: Callable[[], float]
     refused: dict[str, int] = field(default_factory=dict)
     """Kind of limit → requests refused since the start."""
+    elsewhere: Elsewhere | None = None
     _address: Buckets | None = None
     _secret: Buckets | None = None
     _device: Buckets | None = None
@@ -86,21 +99,39 @@ class Limits:
     def failed(self, address: str, now: float) -> None:
         """Count wrong credentials; raise ``HttpError`` 429 when there were too many."""
         network = network_of(address)
+        if self.elsewhere is not None:
+            self.elsewhere.failed(network)
         if self._failures is None or not (wait := self._failures.take(network, now)):
             return
+        self.close(network, now + wait)
+        raise self.refusal("failures", wait)
+
+    def close(self, network: str, until: float) -> None:
+        """Listen to nobody there until then, unless somebody there has succeeded."""
         if network not in self._good:
             if len(self._closed) >= _MAX_GOOD:
                 self._closed.clear()
-            self._closed[network] = now + wait
-        raise self.refusal("failures", wait)
+            self._closed[network] = until
 
     def succeeded(self, address: str) -> None:
         """Note that somebody there knows a secret."""
         network = network_of(address)
         if network not in self._good:
-            if len(self._good) >= _MAX_GOOD:
-                del self._good[next(iter(self._good))]
-            self._good[network] = None
+            self.trust(network)
+            if self.elsewhere is not None:
+                self.elsewhere.succeeded(network)
+
+    def trust(self, network: str) -> None:
+        """Note that somebody there has succeeded, here or elsewhere."""
+        if network not in self._good and len(self._good) >= _MAX_GOOD:
+            del self._good[next(iter(self._good))]
+        self._good[network] = None
+        self._closed.pop(network, None)
+
+    @property
+    def good(self) -> Collection[str]:
+        """Networks from which somebody has succeeded, the latest last."""
+        return self._good.keys()
 
     def refusal(self, kind: str, wait: float) -> HttpError:
         """Return the 429 that tells each of many to come back at another time."""

@@ -1,115 +1,174 @@
-"""Limits that several servers share through Redis, by the library ``limits`` (design §5, NFR-SRV-009).
+"""Limits that several servers share through Redis (design §5, NFR-SRV-009).
 
-Each server first counts by itself, so that Redis is asked about nothing that one server alone would refuse. A Redis
-that is away or slow is no outage: the server goes on with its own counts, says so, and asks again every few seconds.
-Wrong credentials are counted by each server alone.
+Nothing waits for Redis. Each server counts by itself at once, tells Redis ten times a second what it has let through,
+and refuses what Redis then says is used up: together they let through what the limit allows and at most what comes to
+all of them within a tenth of a second, and that is made up for before they go on. A Redis that is away or slow is no
+outage: each server goes on with its own counts, says so, and asks again every few seconds.
+
+Wrong credentials count together as well, but an address from which somebody has succeeded at any of the servers is
+closed at none of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
 
 from repo_server.access.buckets import Rate
-from repo_server.access.limits import Rates, is_loopback, network_of
-from repo_server.web.http import HttpError
+from repo_server.access.limits import Limits, Rates, is_loopback, network_of
+from repo_server.access.redisbuckets import RedisAway, RedisBuckets
 
-if TYPE_CHECKING:
-    from limits import RateLimitItem
-
-PREFIX = "repo-server"
-_PATIENCE_SECONDS = 0.25
+FLUSH_SECONDS = 0.1
 _PROBE_SECONDS = 2.0
+_GOOD = "good"
+GOOD_SECONDS = 86_400
+"""How long an address is known to the others after somebody there has succeeded."""
+_REMIND_SECONDS = GOOD_SECONDS / 4
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
+class _Kind:
+    """One limit: what was let through since Redis was told, and who is refused until when."""
+
+    name: str
+    rate: Rate
+    counts: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, float] = field(default_factory=dict)
+
+    def count(self, key: str, now: float) -> float:
+        """Count one; return 0, or in how many seconds there is one again."""
+        if self.refused and (until := self.refused.get(key)) is not None and until > now:
+            return until - now
+        counts = self.counts
+        counts[key] = counts.get(key, 0) + 1
+        return 0.0
+
+    async def tell(self, buckets: RedisBuckets, now: float) -> dict[str, float]:
+        """Tell Redis what was counted; return who is to be refused, and for how long."""
+        counts, self.counts = self.counts, {}
+        if self.refused:
+            self.refused = {key: until for key, until in self.refused.items() if until > now}
+        if not counts:
+            return {}
+        refused = await buckets.take(self.name, self.rate, counts)
+        self.refused |= {key: now + wait for key, wait in refused.items()}
+        return refused
+
+
+@dataclass(slots=True)
 class SharedLimits:
-    """Counts in Redis. ``refusal`` makes the 429 of a kind of limit."""
+    """Counts of all servers together. ``limits`` are this server's own; times are those of their clock, in seconds."""
 
     url: str
     rates: Rates
-    refusal: Callable[[str, float], HttpError]
+    limits: Limits
+    clock: Callable[[], float] = perf_counter
     error: str | None = None
     """Why Redis is not used now; ``None`` while it is."""
-    _strategy: Any = None
-    _items: dict[str, tuple[RateLimitItem, Rate]] = field(default_factory=dict)
+    _buckets: RedisBuckets = field(init=False)
+    _address: _Kind | None = None
+    _secret: _Kind | None = None
+    _device: _Kind | None = None
+    _failures: _Kind | None = None
+    _good: dict[str, None] = field(default_factory=dict)
+    """Addresses from which somebody has succeeded, which Redis has not been told."""
+    _remind_at: float = 0.0
+    _ping_at: float = 0.0
 
     def open(self) -> None:
         """Prepare; connects when it is first needed. Raise ``ValueError`` for a URL that is none."""
-        # Only servers that share their limits need these libraries.
-        import limits
-        from limits.aio.strategies import SlidingWindowCounterRateLimiter
-        from limits.errors import ConfigurationError
-        from limits.storage import storage_from_string
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
+        self._buckets = RedisBuckets(self.url)
+        self._buckets.open()
+        rates = self.rates
+        self._address = _kind("address", rates.address)
+        self._secret = _kind("secret", rates.secret)
+        self._device = _kind("device", rates.device)
+        self._failures = _kind("failures", rates.failures)
+        self.limits.elsewhere = self
 
-        # One attempt, and a short one: whoever asked us is waiting.
-        options: dict[str, Any] = {
-            "socket_timeout": _PATIENCE_SECONDS,
-            "socket_connect_timeout": _PATIENCE_SECONDS,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        try:
-            storage = storage_from_string(f"async+{self.url}", implementation="redispy", key_prefix=PREFIX, **options)
-        except ConfigurationError as error:
-            raise ValueError(f"--redis-url: {error}") from None
-        self._strategy = SlidingWindowCounterRateLimiter(storage)
-        for kind, rate in (
-            ("address", self.rates.address),
-            ("secret", self.rates.secret),
-            ("device", self.rates.device),
-        ):
-            if rate is not None:
-                self._items[kind] = limits.RateLimitItemPerSecond(rate.count, int(rate.seconds), kind), rate
-
-    async def count(self, address: str, secret: str | None, device_id: str | None) -> None:
-        """Count a request of all servers together; raise ``HttpError`` 429."""
+    def count_check(self, address: str, secret: str | None, device_id: str | None) -> None:
+        """Count a request of all servers together; raise ``HttpError`` 429. Waits for nothing."""
         if self.error is not None:
             return
-        keys: dict[str, tuple[str, ...]] = {}
+        now = self.clock()
         if not is_loopback(address):
-            keys["address"] = (network_of(address),)
+            self._count(self._address, network_of(address), now)
         if secret is not None:
-            keys["secret"] = (secret,)
+            self._count(self._secret, secret, now)
         if device_id is not None:
-            keys["device"] = (network_of(address), device_id)
-        asked = {
-            kind: self._strategy.hit(self._items[kind][0], *key) for kind, key in keys.items() if kind in self._items
-        }
-        answers = await self._asked(asyncio.gather(*asked.values()))
-        if answers is None:
-            return
-        for kind, let_through in zip(asked, answers, strict=True):
-            if not let_through:
-                rate = self._items[kind][1]
-                raise self.refusal(kind, rate.seconds / rate.count)
+            self._count(self._device, f"{network_of(address)}:{device_id}", now)
+
+    def _count(self, kind: _Kind | None, key: str, now: float) -> None:
+        if kind is not None and (wait := kind.count(key, now)):
+            raise self.limits.refusal(kind.name, wait)
+
+    def failed(self, network: str) -> None:
+        """Count wrong credentials of an address; ``limits`` are told if it is to be closed."""
+        if self._failures is not None and self.error is None and not is_loopback(network):
+            self._failures.count(network, self.clock())
+
+    def succeeded(self, network: str) -> None:
+        """Have it known that somebody at an address knows a secret; only the first time matters."""
+        if self._failures is not None and not is_loopback(network):
+            self._good[network] = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look after Redis while it is away, until ``stop`` is set."""
-        while not stop.is_set():
-            if self.error is not None and await self._asked(self._strategy.storage.get(PREFIX)) is not None:
-                self.error = None
-            try:
-                await asyncio.wait_for(stop.wait(), _PROBE_SECONDS)
-            except TimeoutError:
-                continue
-
-    async def _asked(self, question: Awaitable[Any]) -> Any:
-        from redis.exceptions import RedisError
-
+        """Tell Redis, and take up what it says, until ``stop`` is set."""
         try:
-            async with asyncio.timeout(2 * _PATIENCE_SECONDS):
-                return await question
-        except (RedisError, OSError, TimeoutError) as error:
+            while not stop.is_set():
+                await self._turn()
+                try:
+                    await asyncio.wait_for(stop.wait(), FLUSH_SECONDS if self.error is None else _PROBE_SECONDS)
+                except TimeoutError:
+                    continue
+        finally:
+            await self._buckets.close()
+
+    async def _turn(self) -> None:
+        now = self.clock()
+        try:
+            if self.error is not None or now >= self._ping_at:
+                # Also when nobody asks anything: an operator wants to know before.
+                await self._buckets.ping()
+                self._ping_at = now + _PROBE_SECONDS
+            await self._tell(now)
+        except RedisAway as error:
             if self.error is None:
-                _log.warning("Redis does not answer (%s); each server counts for itself", type(error).__name__)
-            self.error = (
-                f"Redis does not answer, so each server counts its limits for itself: {str(error) or 'too slow'}"
-            )
-            return None
+                _log.warning("Redis does not answer (%s); each server counts for itself", error)
+            self.error = f"Redis does not answer, so each server counts its limits for itself: {error}"
+            # Redis may come back without its memory.
+            self._remind_at = 0.0
+        else:
+            self.error = None
+
+    async def _tell(self, now: float) -> None:
+        for kind in (self._address, self._secret, self._device):
+            if kind is not None:
+                await kind.tell(self._buckets, now)
+        await self._tell_good(now)
+        if self._failures is None:
+            return
+        failing = tuple(self._failures.counts)
+        refused = await self._failures.tell(self._buckets, now)
+        for network in await self._buckets.remembered(_GOOD, failing):
+            self.limits.trust(network)
+        for network, wait in refused.items():
+            self.limits.close(network, now + wait)
+
+    async def _tell_good(self, now: float) -> None:
+        """Tell Redis from where somebody has succeeded: of each address once, and now and then of all again."""
+        if now >= self._remind_at:
+            self._good |= dict.fromkeys(network for network in self.limits.good if not is_loopback(network))
+            self._remind_at = now + _REMIND_SECONDS
+        good, self._good = self._good, {}
+        if good:
+            await self._buckets.remember(_GOOD, good, GOOD_SECONDS)
+
+
+def _kind(name: str, rate: Rate | None) -> _Kind | None:
+    return None if rate is None else _Kind(name, rate)
