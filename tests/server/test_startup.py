@@ -13,12 +13,15 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import urllib3
 from support.certificates import make_certificate
 from support.server import command, environment, running, wait_until
-from support.serving import SERVICE, postmaster, query
+from support.serving import SERVICE, lives, postmaster, query
 from support.trees import Tree
+
+from repo_server.store.embedded import EmbeddedPostgres
 
 
 def refused(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -235,6 +238,24 @@ def test_a_killed_server_leaves_nothing_that_its_successor_cannot_handle(tree: T
         assert rows == [(1,)]
 
 
+def test_a_child_of_a_killed_postgresql_that_still_works_on_the_data_is_ended_before_another_one_starts(
+    tmp_path: Path,
+) -> None:
+    """Two on one folder would destroy it, and the lock file, which keeps them apart, is removed."""
+    first = EmbeddedPostgres(tmp_path)
+    with contextlib.closing(psycopg.connect(first.ensure_running())) as connection:
+        child = connection.execute("SELECT pg_backend_pid()").fetchall()[0][0]
+        os.kill(child, signal.SIGSTOP)
+        os.kill(postmaster(tmp_path), signal.SIGKILL)
+        successor = EmbeddedPostgres(tmp_path)
+        try:
+            assert successor.ensure_running()
+            assert not lives(child)
+        finally:
+            successor.stop()
+            first.stop()
+
+
 def test_a_lock_file_of_a_process_number_that_is_now_anothers_is_no_obstacle(tree: Tree, tmp_path: Path) -> None:
     with running(tree.root, tmp_path / "state", database=True):
         pass
@@ -262,14 +283,6 @@ def test_a_database_that_cannot_be_started_is_said_and_agents_are_served(tree: T
     with running(tree.root, state, "--not-no-database") as server:
         server.wait_for_database("away")
         assert server.offered() == {"service": "1.2.3"}
-
-
-def lives(pid: int) -> bool:
-    """Whether a process exists and is not merely unburied."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 BIG = 64 * 1024 * 1024

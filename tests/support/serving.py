@@ -66,6 +66,14 @@ def postmaster(state: Path) -> int:
     return int((state / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
 
 
+def lives(pid: int) -> bool:
+    """Whether a process exists and is not merely unburied."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def strike(parent: int, how: signal.Signals) -> list[int]:
     """Send a signal to a process and its children; to the parent first, so that it makes no more of them."""
     os.kill(parent, how)
