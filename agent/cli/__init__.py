@@ -8,12 +8,13 @@ import click
 
 from agent.bundle import own_version
 from agent.cli import facts, repair, setup, updates
+from agent.cli.options import ROOT_DIR
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--root-dir",
-    type=click.Path(path_type=Path),
+    type=ROOT_DIR,
     default=Path("/"),
     envvar="COMMANDIT_ROOT_DIR",
     metavar="DIR",

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from agent.cli.options import ROOT_DIR
 from agent.cli.words import fail
 from agent.codes import EXIT_DONE
 from agent.errors import AgentError, local_failure
@@ -22,7 +23,7 @@ from agent.runner import Stuck
 def command(function: Callable[..., int]) -> Callable[..., None]:
     """Turn what a command returns or raises into output and an exit code; accept ``--root-dir`` after the verb."""
 
-    @click.option("--root-dir", type=click.Path(path_type=Path), help="Relocate every path below DIR.")
+    @click.option("--root-dir", type=ROOT_DIR, help="Relocate every path below DIR.")
     @click.pass_context
     @functools.wraps(function)
     def wrapper(context: click.Context, /, root_dir: Path | None, **options: Any) -> None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from repo_server.core.model import Channel
 
+
+class _RootDir(click.Path):
+    """A folder; an empty name, as of a shell's variable that is not set, would silently be the current one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if not str(value):
+            self.fail("the name is empty; expected a folder, or no --root-dir for this machine itself", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+ROOT_DIR = _RootDir(path_type=Path)
 CHANNELS = click.Choice([str(channel) for channel in Channel])
 
 

@@ -48,15 +48,20 @@ class TriggerSocket:
         """User ids."""
         self._answer = answer
         self._listener: socket.socket | None = None
+        self._bound: tuple[int, int] | None = None
         self._peers: list[_Peer] = []
 
     @property
     def is_open(self) -> bool:
-        """Whether it listens."""
-        return self._listener is not None
+        """Whether it listens where it can be found: somebody may have removed its file, or the folder."""
+        return self._listener is not None and _file_at(self._path) == self._bound
 
     def open(self) -> None:
-        """Listen; what a killed agent left is replaced. Raises ``OSError``: EADDRINUSE if somebody listens there."""
+        """Listen; what a killed agent left is replaced. Raises ``OSError``: EADDRINUSE if somebody listens there.
+
+        One that cannot be found any more is replaced; who called it before is still answered.
+        """
+        self._unlisten()
         listener = socket.socket(socket.AF_UNIX)
         try:
             with _address(self._path) as address:
@@ -71,17 +76,23 @@ class TriggerSocket:
         except OSError:
             listener.close()
             raise
-        self._listener = listener
+        self._listener, self._bound = listener, _file_at(self._path)
 
     def close(self) -> None:
         """Stop listening; idempotent."""
         while self._peers:
             self._leave(self._peers[0])
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-            with contextlib.suppress(OSError):
+        self._unlisten()
+
+    def _unlisten(self) -> None:
+        if self._listener is None:
+            return
+        with contextlib.suppress(OSError):
+            # In its place may be another's by now.
+            if self.is_open:
                 self._path.unlink()
+        self._listener.close()
+        self._listener = None
 
     def descriptors(self) -> list[int]:
         """Return what to wait for until ``serve`` has something to do."""
@@ -152,6 +163,15 @@ def caller(connection: socket.socket) -> int | None:
     except (OSError, struct.error):
         return None
     return int(user)
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Return which file a name stands for, ``None`` if it cannot be seen."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _make_free(path: Path, address: str) -> None:

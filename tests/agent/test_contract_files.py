@@ -113,6 +113,15 @@ def test_one_agent_at_a_time_and_the_next_one_knows_who(files: Any, tmp_path: Pa
         pass
 
 
+def test_what_is_no_file_is_no_lock(files: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    with (
+        pytest.raises(AgentError, match=r"lock: it is not a regular file; remove it"),
+        lock.only_one(tmp_path / "lock"),
+    ):
+        pass
+
+
 def test_a_lock_that_is_waited_for_comes(files: Any, tmp_path: Path) -> None:
     first = files.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     files.lock(first, wait=False)

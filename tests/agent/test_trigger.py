@@ -88,6 +88,25 @@ def test_the_socket_is_private_answers_and_hangs_up(served: Served) -> None:
     assert served.requests == [REQUEST]
 
 
+def test_a_socket_that_was_removed_is_made_anew_and_one_in_its_place_is_anothers(tmp_path: Path) -> None:
+    served = Served(tmp_path / "update.sock", {os.geteuid()})
+    with served.running():
+        assert served.socket.is_open
+        served.path.unlink()
+        assert not served.socket.is_open
+        served.socket.open()
+        assert served.socket.is_open
+        assert ask(served.path) == "accepted\n"
+        served.path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(served.path))
+            other.listen()
+            with pytest.raises(OSError, match="another resident agent"):
+                served.socket.open()
+            assert not served.socket.is_open
+    assert served.path.is_socket(), "it is not ours to take away"
+
+
 def test_a_request_may_come_in_pieces_or_without_a_line_end(served: Served) -> None:
     with calling(served.path) as connection:
         for byte in REQUEST:

@@ -223,6 +223,7 @@ def test_the_root_dir_may_stand_before_or_after_the_verb_or_in_the_environment(
 def test_wrong_usage_is_2_and_a_missing_configuration_is_1(endpoint: Endpoint) -> None:
     endpoint.run("install", "--channel", "nightly", expect=2)
     endpoint.run("fly", expect=2)
+    assert "the name is empty" in endpoint.run("status", "--root-dir", "", expect=2).stderr
     assert "install" in endpoint.run("once", expect=1).stderr
 
 

@@ -125,9 +125,14 @@ def test_what_an_agent_that_was_killed_left_is_no_obstacle(endpoint: Endpoint, r
             return ask(socket) == "accepted\n"
         return False
 
-    with resident(endpoint):
+    with resident(endpoint) as agent:
         wait_until(accepted, "the next one listens")
         wait_until(lambda: repository.calls["/v1/check"] == 2, "it checks")
+        wait_idle(agent)
+        socket.unlink()
+        agent.send_signal(signal.SIGHUP)
+        wait_until(socket.exists, "it listens anew, for nobody could have found it")
+        wait_idle(agent)
 
 
 def test_it_does_not_check_before_the_persisted_time(endpoint: Endpoint, repository: Repository) -> None:
