@@ -1,8 +1,10 @@
 """Limits that several servers share through Redis (design §5, NFR-SRV-009).
 
 Nothing waits for Redis. Each server counts by itself at once, tells Redis ten times a second what it has let through,
-and refuses what Redis then says is used up: together they let through what the limit allows and at most what comes to
-all of them within a tenth of a second, and that is made up for before they go on. A Redis that is away or slow is no
+and refuses what Redis then says is used up. A key of which no more was let through than a sixteenth of its limit is
+kept back, which is nearly all of them: a check costs no question. So all together let through what the limit allows and
+at most a sixteenth of it for each server and what comes within a tenth of a second, and make up for what is told before
+they go on. A Redis that is away or slow is no
 outage: each server goes on with its own counts, says so, and asks again every few seconds.
 
 Wrong credentials count together as well, but an address from which somebody has succeeded at any of the servers is
@@ -13,16 +15,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from time import perf_counter
 
 from repo_server.access.buckets import Rate
-from repo_server.access.limits import Limits, Rates, is_loopback, network_of
+from repo_server.access.limits import Limits, Rates, device_key, is_loopback, network_of
 from repo_server.access.redisbuckets import RedisAway, RedisBuckets
 
 FLUSH_SECONDS = 0.1
 _PROBE_SECONDS = 2.0
+_KEEPS = 16
+"""Part of a limit that a server keeps back."""
+_MOST_KEPT = 100_000
+"""Keys of one kind of which something is kept back; beyond that those that were silent longest are forgotten early."""
 _GOOD = "good"
 GOOD_SECONDS = 86_400
 """How long an address is known to the others after somebody there has succeeded."""
@@ -37,25 +43,44 @@ class _Kind:
 
     name: str
     rate: Rate
-    counts: dict[str, int] = field(default_factory=dict)
-    refused: dict[str, float] = field(default_factory=dict)
+    keeps: int = 0
+    """How much of a key is kept back."""
+    due: dict[Hashable, int] = field(default_factory=dict)
+    """Key → what is to be told next."""
+    refused: dict[Hashable, float] = field(default_factory=dict)
+    _kept: dict[Hashable, int] = field(default_factory=dict)
+    _kept_before: dict[Hashable, int] = field(default_factory=dict)
+    _turn_at: float = 0.0
 
-    def count(self, key: str, now: float) -> float:
+    def count(self, key: Hashable, now: float) -> float:
         """Count one; return 0, or in how many seconds there is one again."""
         if self.refused and (until := self.refused.get(key)) is not None and until > now:
             return until - now
-        counts = self.counts
-        counts[key] = counts.get(key, 0) + 1
+        kept = self._kept
+        count = kept.get(key)
+        if count is None:
+            count = self._kept_before.pop(key, 0) if self._kept_before else 0
+        if count < self.keeps:
+            kept[key] = count + 1
+        else:
+            kept.pop(key, None)
+            self.due[key] = self.due.get(key, 0) + count + 1
         return 0.0
 
-    async def tell(self, buckets: RedisBuckets, now: float) -> dict[str, float]:
-        """Tell Redis what was counted; return who is to be refused, and for how long."""
-        counts, self.counts = self.counts, {}
+    async def tell(self, buckets: RedisBuckets, now: float) -> dict[Hashable, float]:
+        """Tell Redis what is due; return who is to be refused, and for how long."""
+        due, self.due = self.due, {}
+        if now >= self._turn_at or len(self._kept) > _MOST_KEPT:
+            # What was let through so long ago does not count any more.
+            self._kept_before, self._kept = self._kept, {}
+            self._turn_at = now + self.rate.seconds
         if self.refused:
             self.refused = {key: until for key, until in self.refused.items() if until > now}
-        if not counts:
+        if not due:
             return {}
-        refused = await buckets.take(self.name, self.rate, counts)
+        keys = {_text(key): key for key in due}
+        told = await buckets.take(self.name, self.rate, {text: due[key] for text, key in keys.items()})
+        refused = {keys[text]: wait for text, wait in told.items()}
         self.refused |= {key: now + wait for key, wait in refused.items()}
         return refused
 
@@ -88,7 +113,8 @@ class SharedLimits:
         self._address = _kind("address", rates.address)
         self._secret = _kind("secret", rates.secret)
         self._device = _kind("device", rates.device)
-        self._failures = _kind("failures", rates.failures)
+        # Of these there are few, and each is told.
+        self._failures = None if rates.failures is None else _Kind("failures", rates.failures)
         self.limits.elsewhere = self
 
     def count_check(self, address: str, secret: str | None, device_id: str | None) -> None:
@@ -101,9 +127,9 @@ class SharedLimits:
         if secret is not None:
             self._count(self._secret, secret, now)
         if device_id is not None:
-            self._count(self._device, f"{network_of(address)}:{device_id}", now)
+            self._count(self._device, device_key(address, device_id), now)
 
-    def _count(self, kind: _Kind | None, key: str, now: float) -> None:
+    def _count(self, kind: _Kind | None, key: Hashable, now: float) -> None:
         if kind is not None and (wait := kind.count(key, now)):
             raise self.limits.refusal(kind.name, wait)
 
@@ -153,12 +179,12 @@ class SharedLimits:
         await self._tell_good(now)
         if self._failures is None:
             return
-        failing = tuple(self._failures.counts)
+        failing = [_text(network) for network in self._failures.due]
         refused = await self._failures.tell(self._buckets, now)
         for network in await self._buckets.remembered(_GOOD, failing):
             self.limits.trust(network)
-        for network, wait in refused.items():
-            self.limits.close(network, now + wait)
+        for key, wait in refused.items():
+            self.limits.close(_text(key), now + wait)
 
     async def _tell_good(self, now: float) -> None:
         """Tell Redis from where somebody has succeeded: of each address once, and now and then of all again."""
@@ -171,4 +197,9 @@ class SharedLimits:
 
 
 def _kind(name: str, rate: Rate | None) -> _Kind | None:
-    return None if rate is None else _Kind(name, rate)
+    return None if rate is None else _Kind(name, rate, rate.count // _KEEPS)
+
+
+def _text(key: Hashable) -> str:
+    """Return what a key is called in Redis."""
+    return ":".join(key) if isinstance(key, tuple) else str(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import socket
 import time
@@ -17,7 +18,9 @@ from support.server import RunningServer, check_body, running, wait_until
 from support.trees import Tree
 
 from repo_server.access.buckets import Rate
+from repo_server.access.limits import Limits, Rates
 from repo_server.access.redisbuckets import RedisBuckets
+from repo_server.access.sharedlimits import SharedLimits
 from repo_server.core.wire import SECRET_HEADER
 
 SECRET, GUESS = "first-secret-0123456789", "guess"
@@ -108,6 +111,28 @@ def test_guesses_count_together_and_close_no_address_from_which_somebody_has_suc
         assert asks_with(two, SECRET, "203.0.113.3") == 200, "another address"
         assert [asks_with(two, GUESS, "203.0.113.2") for _ in range(21)] == [401] * 20 + [429]
         wait_until(lambda: asks_with(two, SECRET, "203.0.113.2") == 200, "somebody there has succeeded", two.log_path)
+
+
+def test_redis_is_told_nothing_of_who_asks_little(tmp_path: Path) -> None:
+    """Nearly all devices: a sixteenth of a limit is kept back, and told with what comes after it."""
+
+    async def ask(url: str) -> None:
+        rates = Rates(None, None, Rate(100, 3600.0), None)
+        shared = SharedLimits(url, rates, Limits(rates, random.random))
+        shared.open()
+        for _ in range(6):
+            shared.count_check("203.0.113.1", None, "a")
+        await shared._tell(1.0)
+        assert await shared._buckets._client.dbsize() == 0
+        shared.count_check("203.0.113.1", None, "a")
+        await shared._tell(1.0)
+        assert await shared._buckets._client.dbsize() == 1
+        refused = await shared._buckets.take("device", Rate(100, 3600.0), {"203.0.113.1:a": 93})
+        assert refused == {"203.0.113.1:a": pytest.approx(36, abs=1)}, "all seven were told"
+        await shared._buckets.close()
+
+    with redis(tmp_path) as (port, _):
+        asyncio.run(ask(f"redis://127.0.0.1:{port}"))
 
 
 def test_what_was_let_through_too_much_is_counted_and_made_up_for(tmp_path: Path) -> None:
