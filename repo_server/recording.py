@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from repo_server.core.channels import AssignedChannel
 from repo_server.core.wire import CheckRequest, UpdateRecord
 from repo_server.routes.context import RecordsUnavailable, Rejected
-from repo_server.store import DatabaseAway
+from repo_server.store import DatabaseAway, TooSlow
 from repo_server.store.checkins import CheckInWriter
 from repo_server.store.counters import Counters
 from repo_server.store.database import Database, State
@@ -227,5 +227,7 @@ _NO_DATABASE = "the server runs with --no-database"
 async def _translated(answer: Awaitable[_Value]) -> _Value:
     try:
         return await answer
+    except TooSlow as error:
+        raise RecordsUnavailable(str(error)) from None
     except DatabaseAway as error:
         raise RecordsUnavailable("it is away, see the server's log") from error

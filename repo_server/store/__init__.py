@@ -4,7 +4,8 @@
 
     StoreError
     ├── DatabaseAway       it cannot be reached, or does not answer in time; try again later
-    │   └── CannotStart    the embedded PostgreSQL does not start; the message says why
+    │   ├── CannotStart    the embedded PostgreSQL does not start; the message says why
+    │   └── TooSlow        a question took longer than questions may; ask for less
     └── UrlInvalid         --database-url is not a connection string
 """
 
@@ -19,6 +20,10 @@ class DatabaseAway(StoreError):
 
 class CannotStart(DatabaseAway):
     """The embedded PostgreSQL does not start."""
+
+
+class TooSlow(DatabaseAway):
+    """A question took longer than questions may; the database is there."""
 
 
 class UrlInvalid(StoreError):

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from repo_server.store import DatabaseAway
+from repo_server.store import DatabaseAway, TooSlow
 from repo_server.store.migrate import migrate
 from repo_server.store.source import Source
 
@@ -40,6 +40,8 @@ _PING_EVERY = 2.0
 _PING_SECONDS = 3.0
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 POOL_SIZE = 6
+QUESTIONS = 3
+"""Questions of operators that are asked at once; the other connections are for what agents report."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Database:
     _doubt: asyncio.Event = field(default_factory=asyncio.Event)
     _broken: str | None = None
     """How it answered, if not as our tables would; then it is migrated again."""
+    _questions: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(QUESTIONS))
 
     def describe(self) -> dict[str, Any]:
         """Return the state for ``/readyz``; the reason is in the log, for it may name hosts."""
@@ -116,6 +119,21 @@ class Database:
             self._broken = None if isinstance(error, psycopg.OperationalError) else f"{error}"
             self._doubt.set()
             raise DatabaseAway(f"{self.source}: {error}") from None
+
+    async def ask(self, question: Callable[[Connection], Awaitable[_Value]], seconds: float = RUN_SECONDS) -> _Value:
+        """Answer an operator; like ``run``, but in turn, and PostgreSQL itself gives up on it in time.
+
+        Raise ``TooSlow`` when it takes longer, or when nothing else is answered for so long.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._questions.acquire()
+        except TimeoutError:
+            raise TooSlow(f"other questions have been taking more than {seconds:.0f} s; ask again later") from None
+        try:
+            return await self.run(_within(question, seconds), seconds + _PING_SECONDS)
+        finally:
+            self._questions.release()
 
     async def supervise(self, stop: asyncio.Event) -> None:
         """Keep the database reached, started and migrated until ``stop`` is set."""
@@ -197,6 +215,21 @@ async def _transaction(
     finally:
         # To the pool that it is from: there may be another by now.
         await pool.putconn(connection)
+
+
+def _within(
+    question: Callable[[Connection], Awaitable[_Value]], seconds: float
+) -> Callable[[Connection], Awaitable[_Value]]:
+    """Have PostgreSQL end the question: a connection that is merely cut leaves it at work there."""
+
+    async def limited(connection: Connection) -> _Value:
+        await connection.execute("SELECT set_config('statement_timeout', %s, true)", (str(int(seconds * 1000)),))
+        try:
+            return await question(connection)
+        except psycopg.errors.QueryCanceled:
+            raise TooSlow(f"it takes more than {seconds:.0f} s; ask for less, or for a shorter time") from None
+
+    return limited
 
 
 async def _in_utc(connection: Connection) -> None:

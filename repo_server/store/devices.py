@@ -163,7 +163,7 @@ class DeviceReader:
                 row["attempts"] = await cursor.fetchall()
                 return row
 
-        return await self.database.run(read)
+        return await self.database.ask(read)
 
     async def versions(self, wanted: DeviceFilter) -> list[dict[str, Any]]:
         """Count devices by channel, platform, component and version."""
@@ -186,7 +186,7 @@ class DeviceReader:
                 await cursor.execute(query, values)
                 return await cursor.fetchall()
 
-        return await self.database.run(read, seconds)
+        return await self.database.ask(read, seconds)
 
 
 def _select(shown: str, table: str, conditions: list[str], tail: str) -> str:

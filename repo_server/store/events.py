@@ -113,4 +113,4 @@ class EventReader:
             async with connection.cursor(row_factory=dict_row) as cursor:
                 return await (await cursor.execute(_PAGE, values)).fetchall()
 
-        return await self.database.run(read)
+        return await self.database.ask(read)

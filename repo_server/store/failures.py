@@ -59,7 +59,7 @@ class FailureReader:
                 versions = await (await cursor.execute(_VERSIONS, values)).fetchall()
             return {"signatures": _signatures(rows)[:limit], "versions": versions}
 
-        return await self.database.run(read, _SECONDS)
+        return await self.database.ask(read, _SECONDS)
 
 
 def _signatures(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class Fleet:
         self._counted_at = self.clock()
         try:
             rows = await DeviceReader(self.database).versions(DeviceFilter())
-            health = await self.database.run(_health, _QUERY_SECONDS)
+            health = await self.database.ask(_health, _QUERY_SECONDS)
         except DatabaseAway:
             return
         versions = ((row["component"], row["version"], row["channel"] or UNKNOWN, row["devices"]) for row in rows)

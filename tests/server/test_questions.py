@@ -1,0 +1,53 @@
+"""Operators' questions to the database, in a real PostgreSQL: agents' reports have connections all the same."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+from support.databases import TestDatabase
+
+from repo_server.store import TooSlow
+from repo_server.store.database import POOL_SIZE, Connection, Database
+
+
+async def sleep(connection: Connection) -> None:
+    await connection.execute("SELECT pg_sleep(60)")
+
+
+async def wait(connection: Connection) -> None:
+    await connection.execute("SELECT pg_advisory_xact_lock(7)")
+
+
+async def look(connection: Connection) -> None:
+    await connection.execute("SELECT 1")
+
+
+def test_slow_questions_leave_connections_for_what_agents_report(database: TestDatabase) -> None:
+    """As many as there are connections made the database look as if it were away."""
+
+    async def work(opened: Database) -> None:
+        with psycopg.connect(database.url) as holder:
+            holder.execute("SELECT pg_advisory_lock(7)")
+            questions = [asyncio.create_task(opened.ask(wait)) for _ in range(POOL_SIZE + 2)]
+            await asyncio.sleep(0)
+            for _ in range(POOL_SIZE):
+                await opened.run(look)
+            assert not any(question.done() for question in questions)
+        await asyncio.gather(*questions)
+        assert opened.ready
+
+    database.run(work)
+
+
+def test_a_question_that_takes_too_long_is_ended_where_it_is_answered(database: TestDatabase) -> None:
+    async def work(opened: Database) -> None:
+        with pytest.raises(TooSlow, match="ask for less"):
+            await opened.ask(sleep, 0.1)
+        assert opened.ready
+        await opened.run(look)
+
+    database.run(work)
+    assert database.query("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(60%'"
+                          " AND pid <> pg_backend_pid()") == [(0,)]  # fmt: skip
