@@ -24,6 +24,13 @@ class OwnRegistration(Protocol):
     def register(self, run_as: RunAs, interval_seconds: int) -> None:
         """Make the agent run so from now on and at each boot; ``NONE`` takes it out. Raises ``AgentError``."""
 
+    def refresh(self, interval_seconds: int) -> bool:
+        """Write what is registered as this version writes it; what is not registered, or held back, stays so.
+
+        Nothing is started or stopped: what runs goes on, and the system's next start is by the new text. Return
+        whether anything changed. Raises ``AgentError``.
+        """
+
 
 _MANAGERS = {
     Os.LINUX: ServiceKind.SYSTEMD,
@@ -64,17 +71,16 @@ def unregister_agent(endpoint: Endpoint) -> None:
 
 
 def refresh_agent(endpoint: Endpoint) -> None:
-    """Bring the agent's own units of systemd to this version after a self-update (FR-SUP-001). Idempotent.
+    """Bring the agent's own registration with the system to this version after a self-update (FR-SUP-001). Idempotent.
 
     Only the installed agent does it: one that was started by hand, from elsewhere, has nothing to say about them.
-    Never raises: the units that are there start this version as well.
+    Never raises: what is registered starts this version as well.
     """
-    installed = is_installed(endpoint.paths, endpoint.world.program)
-    if not (installed and endpoint.world.platform.os is Os.LINUX and _is_for_system(endpoint)):
+    if not (is_installed(endpoint.paths, endpoint.world.program) and _is_for_system(endpoint)):
         return
     try:
-        if _systemd(endpoint).refresh(endpoint.config.update_check_interval_seconds):
-            endpoint.log.info("the agent's own units are those of this version", version=endpoint.world.version)
+        if own_registration(endpoint).refresh(endpoint.config.update_check_interval_seconds):
+            endpoint.log.info("the agent's own registration is that of this version", version=endpoint.world.version)
     except AgentError as error:
         endpoint.log.warning(error.message, code=error.code)
 

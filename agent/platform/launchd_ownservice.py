@@ -74,6 +74,18 @@ class LaunchdOwnService:
         self._must("enable", _TARGET)
         self._load()
 
+    def refresh(self, interval_seconds: int) -> bool:
+        """Write the list that is registered as this version writes it; launchd reads it at the next boot. Idempotent.
+
+        Raises ``LocalFailure``.
+        """
+        run_as = self.current()
+        data = plistlib.dumps(self._content(run_as, interval_seconds))
+        if run_as is RunAs.NONE or self._is_there(data):
+            return False
+        replace_file(self._plist, data, 0o644)
+        return True
+
     def _content(self, run_as: RunAs, interval_seconds: int) -> dict[str, Any]:
         words = ["run"] if run_as is RunAs.DAEMON else ["once", "--if-due"]
         log = str(self.run_folder / LOG)

@@ -87,10 +87,7 @@ class OwnService:
             self._must("restart" if name in changed else "start", name)
 
     def refresh(self, interval_seconds: int) -> bool:
-        """Write what is registered anew if it is of another version; nothing is started or stopped. Idempotent.
-
-        Return whether anything changed. Raises as ``register`` does.
-        """
+        """Write the units that are registered as this version writes them. Idempotent; raises as ``register`` does."""
         changed = [name for name in _FILES[self.current()] if self._write(name, interval_seconds)]
         if changed:
             self._must("daemon-reload")

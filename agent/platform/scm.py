@@ -85,6 +85,11 @@ class ServiceControl:
             self._change(there, _AUTO_START, command_line)
             self._restart_after_failure(there, times=1)
 
+    def point(self, name: str, command_line: str) -> None:
+        """Have a service start something else from its next start on."""
+        with self._service(name, _CHANGE_CONFIG) as service:
+            self._change(service, _NO_CHANGE, command_line)
+
     def describe(self, name: str, text: str) -> None:
         """Say what a service is for, let it start after those that Windows needs, and count a bad exit as failure."""
         with self._service(name, _CHANGE_CONFIG) as service:

@@ -56,7 +56,7 @@ class WindowsOwnService:
         if run_as is RunAs.NONE:
             self._take_out()
             return
-        line = subprocess.list2cmdline([*self.command, "service"])
+        line = self._line
         with _as_agent_error("register"):
             before = self._services.command_line(NAME)
             self._services.put(NAME, line)
@@ -64,6 +64,23 @@ class WindowsOwnService:
             if before is not None and before != line:
                 self._stop()
             self._services.start(NAME)
+
+    def refresh(self, interval_seconds: int) -> bool:
+        """Have the service start this version's command line, if it has another; whether it starts at boot stays.
+
+        Idempotent. Raises ``AgentError(START_FAILED)``.
+        """
+        del interval_seconds
+        with _as_agent_error("refresh"):
+            if self._services.command_line(NAME) in {None, self._line}:
+                return False
+            self._services.point(NAME, self._line)
+            self._services.describe(NAME, TEXT)
+        return True
+
+    @property
+    def _line(self) -> str:
+        return subprocess.list2cmdline([*self.command, "service"])
 
     def _take_out(self) -> None:
         with _as_agent_error("remove"):

@@ -145,6 +145,35 @@ def test_registering_again_leaves_what_runs_and_another_program_takes_its_place(
     assert system.said()[-1].startswith("ended")
 
 
+def test_a_new_version_writes_its_own_registration_and_touches_nothing_that_runs(
+    system: System, tmp_path: Path
+) -> None:
+    """FR-SUP-001: after a self-update; who takes the agent out, or never had it in, is left in peace."""
+    assert not system.own().refresh(7200)
+    assert system.own().current() is RunAs.NONE
+    system.own().register(RunAs.DAEMON, 7200)
+    first = system.pid()
+    wait_until(lambda: len(system.said()) == 1, "it began")
+    assert not system.own().refresh(7200), "it is this version's"
+    other = program_in(tmp_path, "other")
+    assert system.own(other).refresh(7200)
+    assert not system.own(other).refresh(7200)
+    assert (system.pid(), len(system.said())) == (first, 1)
+    system.boot()
+    wait_until(lambda: Path(f"{other}.said").exists(), "the next boot starts what is written now")
+
+
+def test_on_windows_a_service_that_somebody_disabled_stays_so(tmp_path: Path) -> None:
+    simulator = WindowsSimulator(str(tmp_path), ENVIRONMENT)
+    one, other = (WindowsOwnService(simulator.api(), QuickClock(), [name]) for name in ("one.exe", "other.exe"))
+    simulator.failing["StartServiceW"] = [win32.ERROR_SERVICE_ALREADY_RUNNING]
+    one.register(RunAs.DAEMON, 7200)
+    simulator.services[NAME].start_type = 4
+    assert other.refresh(7200)
+    assert simulator.services[NAME].command_line == "other.exe service"
+    assert simulator.services[NAME].start_type == 4
+
+
 def test_taken_out_it_ends_in_its_own_time_and_does_not_come_back(system: System) -> None:
     system.own().register(RunAs.DAEMON, 7200)
     wait_until(lambda: len(system.said()) == 1, "it began")

@@ -210,7 +210,7 @@ class WindowsSimulator(WaitsOfWindows):
     ) -> int:
         service = self._service(handle, 2)
         assert (kind, error, rest) == (NO_CHANGE, NO_CHANGE, (None,) * 6)
-        service.start_type = start
+        service.start_type = service.start_type if start == NO_CHANGE else start
         service.command_line = service.command_line if line is None else line
         return 1
 
