@@ -46,8 +46,7 @@ class Proxies:
 
         ``single``: the headers as ``http.single_headers`` has them, where they are there already.
         """
-        client = scope["client"]
-        peer: str = "" if client is None else client[0]
+        peer = peer_of(scope)
         if not self.networks or not self._trusts(peer):
             return peer
         said = None if single is None else single.get(self.header)
@@ -92,6 +91,12 @@ class Proxies:
             if not self._trusts(found):
                 return nearest
         return nearest
+
+
+def peer_of(scope: Scope) -> str:
+    """Return the address that the connection comes from; "" behind a Unix socket."""
+    client = scope["client"]
+    return "" if client is None else client[0]
 
 
 def parse_network(text: str) -> Network:

@@ -11,9 +11,11 @@ from typing import TypeAlias
 
 from starlette.types import Message, Receive, Scope, Send
 
+from repo_server.access.addresses import peer_of
 from repo_server.answers import PACKAGES
 from repo_server.routes import catalogue, check, health, metrics, openapi, operator, packages, status
 from repo_server.routes.context import Context
+from repo_server.web.heads import Head
 from repo_server.web.http import CHECK_BODY_BYTES, Call, ClientGone, HttpError, error_response
 
 Handler: TypeAlias = Callable[[Context, Call], Awaitable[None]]
@@ -62,6 +64,7 @@ class Application:
     """Answers every request; nothing that goes wrong in a route ends a connection without an answer."""
 
     context: Context
+    path: str = check.PATH
     short_path: bytes = check.PATH.encode()
     short_bytes: int = CHECK_BODY_BYTES
 
@@ -100,19 +103,16 @@ class Application:
                 gate.leave(call.address)
             traffic.finished(call, route.name, perf_counter() - call.began)
 
-    def answer_at_once(self, scope: Scope, headers: dict[bytes, bytes | None], body: bytes) -> tuple[int, bytes, bytes]:
+    def answer_at_once(self, scope: Scope, head: Head, body: bytes) -> tuple[int, bytes, bytes]:
         """Answer a check whose body is there, as ``protocol.ShortWay`` says."""
         traffic = self.context.traffic
-        proxies = traffic.proxies
-        call = Call(
-            scope,
-            _no_receive,
-            _no_send,
-            proxies.address(scope, headers),
-            perf_counter(),
-            scheme=proxies.scheme(scope, headers),
-        )
-        call.headers = headers
+        proxies, headers = traffic.proxies, head.single
+        if proxies.networks:
+            address, scheme = proxies.address(scope, headers), proxies.scheme(scope, headers)
+        else:
+            address, scheme = peer_of(scope), scope["scheme"]
+        call = Call(scope, _no_receive, _no_send, address, perf_counter(), None, scheme)
+        call.headers, call.head = headers, head
         try:
             traffic.limits.address(call.address, call.began)
             answer = check.answer_at_once(self.context, call, body)

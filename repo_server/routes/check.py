@@ -45,8 +45,15 @@ def _enter(context: Context, call: Call) -> str:
     context.guard.agent(call)
     if not context.live.ready:
         raise not_ready()
+    head = call.head
+    if head is not None and head.derived is not None and head.derived[0] == call.scheme:
+        packages: str = head.derived[1]
+        return packages
     require_json(call)
-    return context.packages_at(call)
+    packages = context.packages_at(call)
+    if head is not None:
+        head.derived = call.scheme, packages
+    return packages
 
 
 def _understand(context: Context, call: Call, body: bytes) -> tuple[CheckRequest, str | None]:

@@ -1,4 +1,4 @@
-"""How many connections there may be, and which of them go first: those that have been silent longest.
+"""What the connections of a process share: how many there may be, and which of them go first: those that have been silent longest.
 
 A new client is never refused because of idle ones: at the limit the connection that rests longest makes room. That is
 how ten thousand idle connections, or as many that send a byte now and then, do not hold the server.
@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from repo_server.web.heads import Heads
+from repo_server.web.turn import Turn
 
 IDLE_SECONDS = 75.0
 RESERVED_DESCRIPTORS = 256
@@ -38,6 +41,8 @@ class Connections:
     count: int = 0
     evicted: int = 0
     refused: int = 0
+    heads: Heads = field(default_factory=Heads)
+    turn: Turn = field(default_factory=Turn)
     _resting: dict[Connection, float] = field(default_factory=dict)
     """Since when; the longest first."""
     _headers: Sequence[tuple[bytes, bytes]] = ()

@@ -20,6 +20,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from repo_server.core.wire import ErrorBody
+from repo_server.web.heads import Head
 
 CHECK_BODY_BYTES = 64 * 1024
 STATUS_BODY_BYTES = 1024 * 1024
@@ -79,6 +80,8 @@ class Call:
     body_done: bool = False
     headers: dict[bytes, bytes | None] | None = None
     """Each header's value, ``None`` for one that stands there twice; made when it is first needed."""
+    head: Head | None = None
+    """On the short way, what other requests may share with this one."""
 
     @property
     def method(self) -> str:

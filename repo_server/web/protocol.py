@@ -4,8 +4,9 @@ Limits: the size of a request's head, the time that a request takes to arrive, t
 a client can hold a connection, and memory, for ever by sending slowly or without end.
 
 The short way: nearly all of the traffic is small requests that are answered without waiting for anything. They need no
-task, no ASGI messages and no timers, and without these they cost half as much (design §9). Whatever is unusual about a
-request (another method, ``Expect``, chunks, a full write buffer, an earlier answer under way) takes the long way.
+task, no ASGI messages and no timers, and without these they cost half as much (design §9). One that comes whole in one
+read, with a head that came before, needs no parser either. Whatever is unusual about a request (another method,
+``Expect``, chunks, a full write buffer, an earlier answer under way) takes the long way.
 
 Another protocol is never begun: a request that wishes for one (``curl --http2`` does) is taken as one that does not.
 """
@@ -22,13 +23,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from repo_server.core.wire import ErrorBody
 from repo_server.web.connections import Connections
+from repo_server.web.heads import Head
+from repo_server.web.http import single_headers
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers."""
+OK = 200
 CLOSE_SECONDS = 0.5
-IDLE_SECONDS = 1.0
-"""How long an idle connection may stay when the server stops: its client may be sending a request right now, which
-would be lost. A client in the middle of its work gets its answer, with ``Connection: close``."""
 IDLE_SECONDS = 1.0
 """How long an idle connection may stay when the server stops: its client may be sending a request right now, which
 would be lost. A client in the middle of its work gets its answer, with ``Connection: close``."""
@@ -43,13 +44,15 @@ class ShortWay(Protocol):
 
     short_path: bytes
     """The one path of such requests, as in the request line; the method is POST."""
+    path: str
+    """The same as text."""
     short_bytes: int
     """The largest body of such a request."""
 
-    def answer_at_once(self, scope: Scope, headers: dict[bytes, bytes | None], body: bytes) -> tuple[int, bytes, bytes]:
+    def answer_at_once(self, scope: Scope, head: Head, body: bytes) -> tuple[int, bytes, bytes]:
         """Return status, headers each ended by CRLF, and body. Never raises, never waits.
 
-        ``headers`` are those of the scope, ``None`` for one that stands there twice.
+        ``head`` has the headers of the scope.
         """
 
 
@@ -61,9 +64,10 @@ class LimitedHttp(HttpToolsProtocol):
         self.arriving = True
         self._known = connections
         self._short_way = short_way
-        self._on_short_way = False
+        self._short_head: Head | None = None
         self._parts: list[bytes] = []
-        self._single: dict[bytes, bytes | None] = {}
+        self._between = True
+        self._whole = b""
         self._counted = False
         self._upgrade = False
         self._head_bytes = 0
@@ -91,6 +95,10 @@ class LimitedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count while a head is arriving, and keep an eye on the time while there is more to come."""
+        if self._between and self._short_way is not None:
+            if self._answer_known(data, self._short_way):
+                return
+            self._whole = data
         if self._in_head:
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse()
@@ -98,6 +106,7 @@ class LimitedHttp(HttpToolsProtocol):
             # Counted after the check: a read may carry a whole body behind its head, so one read more is let through.
             self._head_bytes += len(data)
         self._feed(data)
+        self._whole = b""
         # Nearly every request arrives in one read and needs no clock.
         if self.arriving and self._timer is None:
             self._start_timer()
@@ -105,6 +114,7 @@ class LimitedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request. What the long way needs is made once it is chosen."""
         self.arriving = True
+        self._between = False
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -117,8 +127,8 @@ class LimitedHttp(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
             raise HeadTooLarge
         self._in_head = False
-        self._on_short_way = self._short_way is not None and self._may_be_short(self._short_way)
-        if not self._on_short_way:
+        self._short_head = None if self._short_way is None else self._take_short_way(self._short_way)
+        if self._short_head is None:
             url, headers, expected = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
             self.url, self.expect_100_continue = url, expected
@@ -127,12 +137,10 @@ class LimitedHttp(HttpToolsProtocol):
             super().on_headers_complete()
             if self._known.leaving:
                 self.cycle.keep_alive = False
-            if self._known.leaving:
-                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Collect the body."""
-        if self._on_short_way:
+        if self._short_head is not None:
             self._parts.append(body)
         else:
             super().on_body(body)
@@ -142,12 +150,14 @@ class LimitedHttp(HttpToolsProtocol):
         if self._upgrade:
             return
         self._in_head = True
+        self._between = True
         self._head_bytes = 0
         self.arriving = False
         if self._timer is not None:
             self._stop_timer()
-        if self._on_short_way:
-            self._answer_at_once()
+        if self._short_way is not None and (head := self._short_head) is not None:
+            self._short_head = None
+            self._answer_parsed(self._short_way, head)
         else:
             super().on_message_complete()
 
@@ -169,6 +179,7 @@ class LimitedHttp(HttpToolsProtocol):
         """Close unless a request is arriving or answered; do not wait long for a client to agree to the end of TLS."""
         if self._head_bytes or not self._in_head:
             return
+        self._known.turn.end()
         super().shutdown()
         if self.transport.is_closing():
             self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
@@ -176,6 +187,7 @@ class LimitedHttp(HttpToolsProtocol):
     def let_go(self) -> None:
         """Close the connection: it rests, or its request takes too long to arrive."""
         if not self.transport.is_closing():
+            self._known.turn.end()
             self.transport.close()
             self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
@@ -222,52 +234,74 @@ class LimitedHttp(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
         self.parser.feed_data(b"".join(head))
 
-    def _may_be_short(self, way: ShortWay) -> bool:
+    def _is_free(self) -> bool:
+        """Whether nothing is under way that an answer would have to wait for."""
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
+        return (cycle is None or cycle.response_complete) and not (
+            self.flow.write_paused or self.transport.is_closing()
+        )
+
+    def _take_short_way(self, way: ShortWay) -> Head | None:
+        """Return the head, if the request that it begins is one for the short way."""
         if (
             self.url != way.short_path
-            or (cycle is not None and not cycle.response_complete)
-            or self.flow.write_paused
             or self.expect_100_continue
-            or self.transport.is_closing()
             or self.parser.get_method() != b"POST"
             or self.parser.get_http_version() != "1.1"
             or self.parser.should_upgrade()
+            or not self._is_free()
         ):
-            return False
-        single: dict[bytes, bytes | None] = {}
-        for name, value in self.headers:
-            single[name] = None if name in single else value
+            return None
+        single = single_headers(self.headers)
         length = single.get(b"content-length")
-        self._single = single
-        return (
-            length is not None
-            and b"host" in single
-            and b"transfer-encoding" not in single
-            and int(length) <= way.short_bytes
-        )
+        if length is None or b"host" not in single or b"transfer-encoding" in single or int(length) > way.short_bytes:
+            return None
+        return Head(self.headers, single, int(length))
 
-    def _answer_at_once(self) -> None:
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        self._on_short_way = False
-        way = self._short_way
-        if way is None:
-            raise RuntimeError("the short way was there a moment ago")
-        scope = {
-            "type": "http", "method": "POST", "path": self.url.decode("ascii"), "scheme": self.scheme,
-            "client": self.client, "server": self.server, "headers": self.headers,
-        }  # fmt: skip
-        status, head, answer = way.answer_at_once(scope, self._single, body)
+    def _answer_known(self, read: bytes, way: ShortWay) -> bool:
+        """Answer a request that came whole and whose head came before; return whether it was one."""
+        found = self._known.heads.of(read)
+        if found is None or self._known.leaving or not self._is_free():
+            return False
+        head, body_at = found
+        self.arriving = False
+        if self._timer is not None:
+            self._stop_timer()
+        self._unset_keepalive_if_required()
+        _, answer = self._answer_at_once(way, head, read[body_at:], keep=True)
+        self._known.turn.write(self.loop, self.transport, answer)
+        return True
+
+    def _answer_parsed(self, way: ShortWay, head: Head) -> None:
+        """Answer a request that the parser has taken apart; others may follow it in the same read."""
+        body = b"".join(self._parts)
+        self._parts.clear()
         keep = self.parser.should_keep_alive() and not self._known.leaving
-        end = b"\r\n" if keep else b"connection: close\r\n\r\n"
-        date = self._known.header_lines(self.server_state.default_headers)
-        self.transport.write(b"".join((STATUS_LINE[status], date, head, end, answer)))
-        self.server_state.total_requests += 1
-        self._known.rests(self)
+        status, answer = self._answer_at_once(way, head, body, keep=keep)
+        self._write_now(answer)
         if not keep:
             self.transport.close()
+        elif status == OK and self._whole:
+            self._known.heads.remember(self._whole, head)
+
+    def _answer_at_once(self, way: ShortWay, head: Head, body: bytes, *, keep: bool) -> tuple[int, bytes]:
+        """Return status and answer."""
+        scope = {
+            "type": "http", "method": "POST", "path": way.path, "scheme": self.scheme,
+            "client": self.client, "server": self.server, "headers": head.headers,
+        }  # fmt: skip
+        status, lines, answer = way.answer_at_once(scope, head, body)
+        end = b"\r\n" if keep else b"connection: close\r\n\r\n"
+        known = self._known
+        date = known.header_lines(self.server_state.default_headers)
+        self.server_state.total_requests += 1
+        known.rests(self)
+        return status, b"".join((STATUS_LINE[status], date, lines, end, answer))
+
+    def _write_now(self, answer: bytes) -> None:
+        """Write after what was answered before."""
+        self._known.turn.end()
+        self.transport.write(answer)
 
     def _refuse(self) -> None:
         message = f"request line and headers have more than {MAX_HEAD_BYTES} bytes"
@@ -276,7 +310,7 @@ class LimitedHttp(HttpToolsProtocol):
     def _fail(self, status: bytes, code: str, message: str, headers: bytes = b"") -> None:
         body = msgspec.json.encode(ErrorBody(code, message))
         length = str(len(body)).encode()
-        self.transport.write(
+        self._write_now(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %b\r\nconnection: close\r\n%b\r\n%b"
             % (status, length, headers, body)
         )
