@@ -132,12 +132,10 @@ class Server:
 
     def _config(self, application: Application) -> uvicorn.Config:
         settings = self._settings
-        # Asking Redis takes a wait, which the short way does not have.
-        short_way = application if self._traffic.shared is None else None
         config = uvicorn.Config(
             application,
             interface="asgi3",
-            http=partial(LimitedHttp, connections=self._connections, short_way=short_way),  # type: ignore[arg-type]  # called like the class
+            http=partial(LimitedHttp, connections=self._connections, short_way=application),  # type: ignore[arg-type]  # called like the class
             ws="none",
             lifespan="off",
             log_config=None,

@@ -131,7 +131,7 @@ class Traffic:
         message = f"too many requests of this kind are under way; try again in {seconds} s"
         return HttpError(503, "overloaded", message, {"retry-after": str(seconds)})
 
-    async def share(self, call: Call, device_id: str | None = None) -> None:
+    def share(self, call: Call, device_id: str | None = None) -> None:
         """Count a request where several servers share their limits; raise ``HttpError`` 429."""
         if self.shared is not None:
             secret = call.who if call.who is not None and call.who.startswith("secret:") else None

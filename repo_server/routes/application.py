@@ -116,14 +116,14 @@ class Application:
         try:
             traffic.limits.address(call.address, call.began)
             answer = check.answer_at_once(self.context, call, body)
-            call.status, head = 200, _OK % len(answer)
+            call.status, lines = 200, _OK % len(answer)
         except HttpError as error:
-            head, answer = _failed(call, error)
+            lines, answer = _failed(call, error)
         except Exception:  # noqa: BLE001 -- nothing may end a connection without an answer
             _log.exception("request failed", extra={"path": scope["path"], "method": scope["method"]})
-            head, answer = _failed(call, _internal_error())
+            lines, answer = _failed(call, _internal_error())
         traffic.finished(call, "check", perf_counter() - call.began)
-        return call.status, head, answer
+        return call.status, lines, answer
 
 
 def _failed(call: Call, error: HttpError) -> tuple[bytes, bytes]:

@@ -31,7 +31,6 @@ async def check(context: Context, call: Call) -> None:
         raise method_not_allowed("POST")
     packages = _enter(context, call)
     request, device_id = _understand(context, call, await call.body(CHECK_BODY_BYTES))
-    await context.traffic.share(call, device_id)
     await call.answer(200, _decide(context, call, packages, request, device_id))
 
 
@@ -70,6 +69,7 @@ def _understand(context: Context, call: Call, body: bytes) -> tuple[CheckRequest
     )
     if device_id is not None:
         context.traffic.limits.device(call.address, device_id, call.began)
+    context.traffic.share(call, device_id)
     return request, device_id
 
 

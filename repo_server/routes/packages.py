@@ -29,7 +29,7 @@ async def packages(context: Context, call: Call) -> None:
     """Send a release file to an agent."""
     _only_reads(call)
     context.guard.agent(call)
-    await context.traffic.share(call)
+    context.traffic.share(call)
     await _send_release(context, call, _release(context, call.scope["path"].removeprefix(PACKAGES)))
 
 
@@ -37,7 +37,7 @@ async def tree(context: Context, call: Call) -> None:
     """Send what a plain mirror serves: release files that are offered, and their sidecars."""
     _only_reads(call)
     context.guard.tree_reader(call)
-    await context.traffic.share(call)
+    context.traffic.share(call)
     path = call.scope["path"].removeprefix(TREE)
     sidecar = split_sidecar(path)
     if sidecar is None:
@@ -52,7 +52,7 @@ async def metadata(context: Context, call: Call) -> None:
     """Send TUF metadata (design §4)."""
     _only_reads(call)
     context.guard.tree_reader(call)
-    await context.traffic.share(call)
+    context.traffic.share(call)
     name = call.scope["path"].removeprefix(METADATA)
     if not _METADATA_NAME.fullmatch(name):
         raise _not_found()

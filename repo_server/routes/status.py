@@ -39,7 +39,7 @@ async def status(context: Context, call: Call) -> None:
         raise HttpError(422, error.code, error.message) from None
     call.asked = {"device_id": device_id, "records": len(request.records)}
     context.traffic.limits.device(call.address, device_id, call.began)
-    await context.traffic.share(call, device_id)
+    context.traffic.share(call, device_id)
     records, rejected = _read(request)
     if attempts := _attempts(records):
         call.asked["attempts"] = attempts

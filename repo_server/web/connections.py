@@ -1,4 +1,4 @@
-"""What the connections of a process share: how many there may be, and which of them go first: those that have been silent longest.
+"""What a process's connections share: how many there may be, and who goes first: those that have been silent longest.
 
 A new client is never refused because of idle ones: at the limit the connection that rests longest makes room. That is
 how ten thousand idle connections, or as many that send a byte now and then, do not hold the server.

@@ -59,7 +59,7 @@ class ShortWay(Protocol):
 class LimitedHttp(HttpToolsProtocol):
     """uvicorn's protocol, giving up on requests that are too long or too slow."""
 
-    def __init__(self, *args: Any, connections: Connections, short_way: ShortWay | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, connections: Connections, short_way: ShortWay, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.arriving = True
         self._known = connections
@@ -95,8 +95,8 @@ class LimitedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count while a head is arriving, and keep an eye on the time while there is more to come."""
-        if self._between and self._short_way is not None:
-            if self._answer_known(data, self._short_way):
+        if self._between:
+            if self._answer_known(data):
                 return
             self._whole = data
         if self._in_head:
@@ -127,7 +127,7 @@ class LimitedHttp(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
             raise HeadTooLarge
         self._in_head = False
-        self._short_head = None if self._short_way is None else self._take_short_way(self._short_way)
+        self._short_head = self._take_short_way(self._short_way)
         if self._short_head is None:
             url, headers, expected = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
@@ -155,9 +155,9 @@ class LimitedHttp(HttpToolsProtocol):
         self.arriving = False
         if self._timer is not None:
             self._stop_timer()
-        if self._short_way is not None and (head := self._short_head) is not None:
+        if (head := self._short_head) is not None:
             self._short_head = None
-            self._answer_parsed(self._short_way, head)
+            self._answer_parsed(head)
         else:
             super().on_message_complete()
 
@@ -258,7 +258,7 @@ class LimitedHttp(HttpToolsProtocol):
             return None
         return Head(self.headers, single, int(length))
 
-    def _answer_known(self, read: bytes, way: ShortWay) -> bool:
+    def _answer_known(self, read: bytes) -> bool:
         """Answer a request that came whole and whose head came before; return whether it was one."""
         found = self._known.heads.of(read)
         if found is None or self._known.leaving or not self._is_free():
@@ -268,31 +268,31 @@ class LimitedHttp(HttpToolsProtocol):
         if self._timer is not None:
             self._stop_timer()
         self._unset_keepalive_if_required()
-        _, answer = self._answer_at_once(way, head, read[body_at:], keep=True)
+        _, answer = self._answer_at_once(head, read[body_at:], keep=True)
         self._known.turn.write(self.loop, self.transport, answer)
         return True
 
-    def _answer_parsed(self, way: ShortWay, head: Head) -> None:
+    def _answer_parsed(self, head: Head) -> None:
         """Answer a request that the parser has taken apart; others may follow it in the same read."""
         body = b"".join(self._parts)
         self._parts.clear()
         keep = self.parser.should_keep_alive() and not self._known.leaving
-        status, answer = self._answer_at_once(way, head, body, keep=keep)
+        status, answer = self._answer_at_once(head, body, keep=keep)
         self._write_now(answer)
         if not keep:
             self.transport.close()
         elif status == OK and self._whole:
             self._known.heads.remember(self._whole, head)
 
-    def _answer_at_once(self, way: ShortWay, head: Head, body: bytes, *, keep: bool) -> tuple[int, bytes]:
+    def _answer_at_once(self, head: Head, body: bytes, *, keep: bool) -> tuple[int, bytes]:
         """Return status and answer."""
+        known, way = self._known, self._short_way
         scope = {
             "type": "http", "method": "POST", "path": way.path, "scheme": self.scheme,
             "client": self.client, "server": self.server, "headers": head.headers,
         }  # fmt: skip
         status, lines, answer = way.answer_at_once(scope, head, body)
         end = b"\r\n" if keep else b"connection: close\r\n\r\n"
-        known = self._known
         date = known.header_lines(self.server_state.default_headers)
         self.server_state.total_requests += 1
         known.rests(self)
