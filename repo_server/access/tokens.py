@@ -20,6 +20,7 @@ from types import MappingProxyType
 import msgspec
 
 from repo_server.access.auth import NAME, CredentialsInvalid, Keys, Role, digest
+from repo_server.core.expected import in_words
 from repo_server.statefolder import held
 from repo_server.tree.treeio import write_atomic
 
@@ -95,7 +96,7 @@ def _tokens(data: bytes, where: str) -> list[Token]:
         tokens = msgspec.json.decode(data, type=list[Token])
         whole = all(len(bytes.fromhex(token.sha256)) == _DIGEST_BYTES for token in tokens)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise CredentialsInvalid(f"{where} is damaged: {error}; remove it and add the tokens again") from None
+        raise CredentialsInvalid(f"{where} is damaged: {in_words(error)}; remove it and add the tokens again") from None
     if not whole:
         raise CredentialsInvalid(f"{where} is damaged: a hash is too short; remove it and add the tokens again")
     return tokens

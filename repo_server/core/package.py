@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from repo_server.core.errors import PackageInvalid, SidecarInvalid, VersionInvalid
-from repo_server.core.model import COMPONENT_PATTERN, Arch, Os, Platform, ReleaseId, Requirement
+from repo_server.core.expected import COMPONENT, URL, in_words
+from repo_server.core.model import Arch, Os, Platform, ReleaseId, Requirement
 from repo_server.core.sidecars import parse_requirements
 from repo_server.core.version import Version
 
@@ -91,10 +92,15 @@ class PackageManifest:
     hooks: Hooks = Hooks()
 
 
-# \Z, not $: Python's $ also matches before a final line feed.
+_SERVICE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}\Z"
+_NOT_EMPTY = r"^[^\x00]+\Z"
+_SHAPES = {
+    _SERVICE_NAME: "a name of at most 128 letters, digits and _ . @ -, the first of them a letter or digit",
+    _NOT_EMPTY: "text without NUL characters that is not empty",
+}
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 _PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
-_Argument = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]+\Z", max_length=4096)]
+_Argument = Annotated[str, msgspec.Meta(pattern=_NOT_EMPTY, max_length=4096)]
 """No system starts a program with a NUL in its words."""
 _Command = Annotated[list[_Argument], msgspec.Meta(max_length=256)]
 
@@ -109,7 +115,7 @@ class _RequirementToml(msgspec.Struct, forbid_unknown_fields=True):
 
 class _ServiceToml(msgspec.Struct, forbid_unknown_fields=True):
     kind: ServiceKind = ServiceKind.NONE
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}\Z")] | None = None
+    name: Annotated[str, msgspec.Meta(pattern=_SERVICE_NAME)] | None = None
     command: _Command = []
     stop_timeout_seconds: _Seconds = 30.0
     session: bool | None = None
@@ -118,7 +124,7 @@ class _ServiceToml(msgspec.Struct, forbid_unknown_fields=True):
 class _HealthToml(msgspec.Struct, forbid_unknown_fields=True):
     kind: HealthKind = HealthKind.PROCESS
     command: _Command = []
-    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s\x00-\x1f\x7f]+\Z", max_length=2048)] | None = None
+    url: Annotated[str, msgspec.Meta(pattern=URL, max_length=2048)] | None = None
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     timeout_seconds: _PositiveSeconds = 30.0
     probation_seconds: _Seconds = 0.0
@@ -131,7 +137,7 @@ class _HooksToml(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _PackageToml(msgspec.Struct, forbid_unknown_fields=True):
-    component: Annotated[str, msgspec.Meta(pattern=rf"^{COMPONENT_PATTERN}\Z")]
+    component: Annotated[str, msgspec.Meta(pattern=COMPONENT)]
     version: str
     os: Os
     arch: Arch
@@ -158,7 +164,7 @@ def parse_package_toml(data: bytes) -> PackageManifest:
         raise _invalid(error.message) from None
     # ValueError is also what tomllib lets through for a number of more than 4,300 digits.
     except (ValueError, RecursionError) as error:
-        raise _invalid(f"{error}") from None
+        raise _invalid(in_words(error, _PackageToml, _SHAPES)) from None
     return PackageManifest(
         id=ReleaseId(raw.component, version, Platform(raw.os, raw.arch)),
         payload=_relative(raw.payload, "payload"),

@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from repo_server.core.errors import DeviceIdInvalid, PolicyInvalid, StatementInvalid, VersionInvalid
+from repo_server.core.expected import in_words
 from repo_server.core.identity import normalise_device_id
 from repo_server.core.model import COMPONENT_PATTERN, DEFAULT_COMPONENTS, Channel
 from repo_server.core.statement import check_product
@@ -93,7 +94,7 @@ def parse_repo_toml(data: bytes) -> TreeConfig:
     components = tuple(dict.fromkeys([*DEFAULT_COMPONENTS, *raw.components]))
     for name in components:
         if not _COMPONENT.fullmatch(name):
-            raise _invalid(where, f"component {name!r:.80} is malformed; expected {COMPONENT_PATTERN}")
+            raise _invalid(where, f"component {name!r:.80} is malformed; expected a name like sensor, in lower case")
     floors = {}
     for name, text in raw.floors.items():
         if name not in components:
@@ -154,7 +155,7 @@ def _toml(data: bytes, where: str, kind: type[_Value]) -> _Value:
         raise _invalid(where, f"is not UTF-8 at byte {error.start}") from None
     # ValueError is also what tomllib lets through for a number of more than 4,300 digits.
     except (ValueError, RecursionError) as error:
-        raise _invalid(where, f"{error}") from None
+        raise _invalid(where, in_words(error, kind)) from None
 
 
 def _invalid(where: str, why: str) -> PolicyInvalid:

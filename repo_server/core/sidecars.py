@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, TypeVar
 
 import msgspec
 
 from repo_server.core.errors import SidecarInvalid, VersionInvalid
+from repo_server.core.expected import NO_NUL, URL, in_words
+from repo_server.core.instants import has_utc
 from repo_server.core.model import (
     COMPONENT_PATTERN,
     Block,
@@ -82,10 +84,9 @@ def format_channel(channel: Channel) -> bytes:
     return f"{channel}\n".encode()
 
 
-# \Z, not $: Python's $ also matches before a final line feed.
-_Url = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\x7f]+\Z")]
+_Url = Annotated[str, msgspec.Meta(max_length=2048, pattern=URL)]
 # No NUL: PostgreSQL cannot hold one.
-_Text = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z")]
+_Text = Annotated[str, msgspec.Meta(max_length=1024, pattern=NO_NUL)]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -186,7 +187,7 @@ def format_rollout(rollout: Rollout) -> bytes:
 
 
 class _BlockJson(msgspec.Struct):
-    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1024, pattern=r"^[^\x00]*\Z")]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1024, pattern=NO_NUL)]
     by: _Text | None = None
     at: _Instant | None = None
 
@@ -254,13 +255,10 @@ def _json(data: bytes, where: str, kind: type[_Value]) -> _Value:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise _malformed(where, f"{error}") from None
+        raise _malformed(where, in_words(error, kind)) from None
 
 
 def _check_instant(value: datetime | None, where: str) -> None:
     """Refuse what is a time in its own zone only: in UTC it can be neither compared nor written down."""
-    try:
-        if value is not None:
-            value.astimezone(UTC)
-    except OverflowError:
-        raise _malformed(where, f"{value} is not in the years 1 to 9999 of UTC; write another time") from None
+    if value is not None and not has_utc(value):
+        raise _malformed(where, f"{value} is not in the years 1 to 9999 of UTC; write another time")

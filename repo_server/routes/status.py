@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from repo_server.core.errors import DeviceIdInvalid
+from repo_server.core.expected import in_words
 from repo_server.core.identity import normalise_device_id
+from repo_server.core.instants import has_utc
 from repo_server.core.wire import RejectedRecord, StatusRequest, StatusResponse, UpdateRecord
 from repo_server.routes.context import Context, RecordsUnavailable
 from repo_server.web.http import STATUS_BODY_BYTES, Call, HttpError, decode, method_not_allowed, require_json
@@ -62,10 +66,19 @@ def _read(request: StatusRequest) -> tuple[list[UpdateRecord], list[RejectedReco
     rejected: list[RejectedRecord] = []
     for raw in request.records:
         try:
-            records.append(_record_decoder.decode(raw))
+            records.append(_within_calendar(_record_decoder.decode(raw)))
         except (msgspec.MsgspecError, RecursionError) as error:
-            rejected.append(RejectedRecord(_id_of(raw), "invalid_record", f"{error}"))
+            rejected.append(RejectedRecord(_id_of(raw), "invalid_record", in_words(error, UpdateRecord)))
     return records, rejected
+
+
+def _within_calendar(record: UpdateRecord) -> UpdateRecord:
+    """Return a record whose times every list can show; raise ``msgspec.ValidationError``."""
+    for name in ("attempt_timestamp", "completion_timestamp"):
+        instant: datetime | None = getattr(record, name)
+        if instant is not None and not has_utc(instant):
+            raise msgspec.ValidationError(f"{name}: {instant.isoformat()} is not in the years 1 to 9999 of UTC")
+    return record
 
 
 def _attempts(records: list[UpdateRecord]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +31,7 @@ _FIELDS = {
 _EVIDENCE = "seen_machine", "seen_machine_before", "seen_versions", "seen_versions_before"
 _SHOWN = ", ".join(f"d.{name}::{kind} AS {name}" for name, kind in _FIELDS.items())
 
+_BEYOND = re.compile(r"(?P<year>\d{4,6})-(?P<day>\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d(?:\.\d+)?)(?:\+00)?(?P<bc> BC)?")
 _OUR_ROWS = "NOT EXISTS (SELECT FROM devices AS k WHERE k.device_id = d.device_id)"
 _ATTEMPTS = """
 SELECT record_id, component_name, trigger_source, requested_version, current_version, status, attempt_timestamp,
@@ -101,14 +103,14 @@ class DeviceFilter:
 
 
 class _AnyTimestamptz(TimestamptzLoader):
-    """Gives an instant that Python's calendar does not have (year 0, infinity) as PostgreSQL's own text."""
+    """Gives an instant that Python's calendar does not have (year 0, infinity) as text."""
 
     def load(self, data: Any) -> Any:
         """Return a ``datetime``, or text."""
         try:
             return super().load(data)
         except psycopg.DataError:
-            return bytes(data).decode()
+            return iso_beyond(bytes(data).decode())
 
 
 class _AnyTimestamp(TimestampLoader):
@@ -119,7 +121,20 @@ class _AnyTimestamp(TimestampLoader):
         try:
             return super().load(data)
         except psycopg.DataError:
-            return bytes(data).decode()
+            return iso_beyond(bytes(data).decode())
+
+
+def iso_beyond(text: str) -> str:
+    """Return PostgreSQL's text of an instant in UTC as ISO 8601 writes years before 1 and after 9999: with six digits.
+
+    ``infinity`` stays what it is.
+    """
+    found = _BEYOND.fullmatch(text)
+    if found is None:
+        return text
+    # There is no year 0 before Christ, but there is one in ISO 8601.
+    year = 1 - int(found["year"]) if found["bc"] else int(found["year"])
+    return f"{'-' if year < 0 else '+'}{abs(year):06}-{found['day']}T{found['time']}Z"
 
 
 def page_query(wanted: DeviceFilter, after: str | None, limit: int) -> tuple[str, dict[str, Any]]:

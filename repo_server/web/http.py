@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from repo_server.core.expected import in_words
 from repo_server.core.wire import ErrorBody
 from repo_server.web.heads import Head
 
@@ -230,9 +231,9 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_Value]) -> _Value:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise HttpError(422, "invalid_request", f"{error}") from None
+        raise HttpError(422, "invalid_request", in_words(error, decoder.type)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise HttpError(400, "malformed_json", f"the body is not JSON: {error}") from None
+        raise HttpError(400, "malformed_json", f"the body is not JSON: {in_words(error)}") from None
 
 
 def require_json(call: Call) -> None:

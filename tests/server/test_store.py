@@ -103,25 +103,56 @@ def test_a_component_that_is_not_installed_has_no_version(server: RunningServer)
     assert seen(server, device_id, agent_ui_version="5.0.0")["agent_service_version"] is None
 
 
-def test_an_instant_that_no_calendar_has_does_not_hide_its_device(server: RunningServer) -> None:
-    """PostgreSQL stores year 0 and infinity, Python has neither: an endpoint whose clock is wrong is shown."""
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ("infinity", "infinity"),
+        ("-infinity", "-infinity"),
+        ("0044-03-15 10:00:00.5+00 BC", "-000043-03-15T10:00:00.5Z"),
+        ("0001-12-31 10:00:00+00 BC", "+000000-12-31T10:00:00Z"),
+        ("12345-01-01 00:00:00+00", "+012345-01-01T00:00:00Z"),
+    ],
+)
+def test_an_instant_that_no_calendar_has_does_not_hide_its_device(
+    server: RunningServer, stored: str, shown: str
+) -> None:
+    """PostgreSQL stores them, Python does not; they are written as ISO 8601 writes them."""
     device_id = str(uuid.uuid4())
-    record = {
-        "record_id": str(uuid.uuid4()), "component_name": "ui", "trigger_source": "x", "requested_version": "1.0.0",
-        "current_version": "0.9.0", "status": "success", "attempt_timestamp": "0001-01-01T00:00:00+14:00",
-    }  # fmt: skip
-    response = server.post("/v1/status", {"device_id": device_id, "records": [record]})
-    assert response.json()["accepted"] == [record["record_id"]]
+    server.check(device_id=device_id)
+    seen(server, device_id)
     query(
         server.state,
-        "UPDATE devices SET last_agent_checkin = 'infinity' WHERE device_id = %s RETURNING device_id",
+        "UPDATE devices SET last_agent_checkin = %s WHERE device_id = %s RETURNING device_id",
+        stored,
         device_id,
     )
     response = server.get(f"/v1/devices/{device_id}")
     assert response.status == 200
-    assert response.json()["last_agent_checkin"] == "infinity"
-    assert response.json()["attempts"][0]["attempt_timestamp"].endswith("BC")
+    assert response.json()["last_agent_checkin"] == shown
     assert server.get("/v1/devices?limit=1000").status == 200
+    assert server.get("/v1/versions").status == 200
+
+
+@pytest.mark.parametrize("field", ["attempt_timestamp", "completion_timestamp"])
+def test_a_record_of_a_time_outside_the_calendar_is_rejected_by_itself(server: RunningServer, field: str) -> None:
+    """In UTC it is in no year that a list could show; the other records of the batch are taken."""
+
+    def record(**changed: str) -> dict[str, str]:
+        return {
+            "record_id": str(uuid.uuid4()), "component_name": "ui", "trigger_source": "x", "status": "success",
+            "requested_version": "1.0.0", "attempt_timestamp": "0001-01-01T00:00:00Z", **changed,
+        }  # fmt: skip
+
+    good, early, late = (
+        record(),
+        record(**{field: "0001-01-01T00:00:00+14:00"}),
+        record(**{field: "9999-12-31T23:59:59-01:00"}),
+    )
+    response = server.post("/v1/status", {"device_id": str(uuid.uuid4()), "records": [early, good, late]})
+    answer = response.json()
+    assert answer["accepted"] == [good["record_id"]]
+    assert [item["record_id"] for item in answer["rejected"]] == [early["record_id"], late["record_id"]]
+    assert all(field in item["message"] and "1 to 9999" in item["message"] for item in answer["rejected"])
 
 
 def test_what_a_check_in_does_not_say_stays_known(server: RunningServer) -> None:
