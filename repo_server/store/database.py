@@ -42,6 +42,9 @@ _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 POOL_SIZE = 6
 QUESTIONS = 3
 """Questions of operators that are asked at once; the other connections are for what agents report."""
+_LIMITED = """
+SELECT set_config('statement_timeout', %s, true), set_config('max_parallel_workers_per_gather', '0', true)
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -220,10 +223,10 @@ async def _transaction(
 def _within(
     question: Callable[[Connection], Awaitable[_Value]], seconds: float
 ) -> Callable[[Connection], Awaitable[_Value]]:
-    """Have PostgreSQL end the question: a connection that is merely cut leaves it at work there."""
+    """Have PostgreSQL end the question, for a connection that is merely cut leaves it at work there; with one core."""
 
     async def limited(connection: Connection) -> _Value:
-        await connection.execute("SELECT set_config('statement_timeout', %s, true)", (str(int(seconds * 1000)),))
+        await connection.execute(_LIMITED, (str(int(seconds * 1000)),))
         try:
             return await question(connection)
         except psycopg.errors.QueryCanceled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -10,6 +11,7 @@ from support.databases import TestDatabase
 
 from repo_server.store import TooSlow
 from repo_server.store.database import POOL_SIZE, Connection, Database
+from repo_server.store.failures import _SIGNATURES, MAX_VERSIONS, FailureReader
 
 
 async def sleep(connection: Connection) -> None:
@@ -51,3 +53,29 @@ def test_a_question_that_takes_too_long_is_ended_where_it_is_answered(database: 
     database.run(work)
     assert database.query("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(60%'"
                           " AND pid <> pg_backend_pid()") == [(0,)]  # fmt: skip
+
+
+def test_failures_are_found_by_an_index_and_answered_within_bounds(database: TestDatabase) -> None:
+    """Ten million attempts, and devices that say what they like, are not for one answer."""
+    since = datetime(2000, 1, 1, tzinfo=UTC)
+
+    async def work(opened: Database) -> dict[str, list[dict[str, object]]]:
+        database.query(
+            """
+            INSERT INTO agent_update_status_log (device_id, component_name, requested_version, status, error_pattern)
+            SELECT lpad(to_hex(n), 32, '0')::uuid, 'ui', n || '.0.0', 'failed', 'no ' || n % 2
+            FROM generate_series(1, 400) AS n
+            """
+        )
+        return await FailureReader(opened).failures(since, None, None, 1)
+
+    found = database.run(work)
+    (signature,), (version,) = found["signatures"], found["versions"]
+    assert (signature["devices"], version["devices_failed"]) == (200, 1)
+    assert list(signature["versions"].values()) == [1] * MAX_VERSIONS  # type: ignore[attr-defined]  # a dict
+    values = {"since": since, "component": None, "version": None, "limit": 1, "versions": 1}
+    with psycopg.connect(database.url) as connection:
+        connection.execute("SET enable_seqscan = off")
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {_SIGNATURES}", values))
+    assert "_received_at_idx" in plan, plan
+    assert "Seq Scan" not in plan, plan
