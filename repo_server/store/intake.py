@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Intake:
     counters: Counters
     opened: bool = False
     """Whether it is known what an earlier process left in the spool."""
-    _queue: list[_Waiting] = field(default_factory=list)
+    _queue: deque[_Waiting] = field(default_factory=deque)
     _queued: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _failed_at: float = float("-inf")
@@ -128,7 +129,7 @@ class Intake:
         total = 0
         batch: list[_Waiting] = []
         while self._queue and (not batch or total + self._queue[0].entry.weight <= _MAX_COMMIT):
-            waiting = self._queue.pop(0)
+            waiting = self._queue.popleft()
             self._queued -= waiting.entry.weight
             total += waiting.entry.weight
             if not waiting.done.done():
@@ -209,8 +210,10 @@ class Intake:
             await self.database.run(writing(entries))
         except _REFUSALS as error:
             if len(entries) > 1:
-                # Something in it is refused; find out whose it is without the others.
-                return [(await self._write([entry]))[0] for entry in entries]
+                # Something in it is refused. Halved until it stands alone: one bad record of one device must not cost
+                # every other report that waits a commit of its own.
+                half = len(entries) // 2
+                return [*await self._write(entries[:half]), *await self._write(entries[half:])]
             return [await self._by_parts(entries[0], error)]
         self.counters.record_batches += 1
         self.counters.last_record_batch = sum(entry.weight for entry in entries)
@@ -218,9 +221,11 @@ class Intake:
         return [()] * len(entries)
 
     async def _by_parts(self, entry: Entry, error: Exception) -> tuple[Refused, ...]:
-        parts = entry.parts()
+        parts: list[Entry] = [*entry.parts()]
         if len(parts) > 1:
-            return tuple([refused for part in parts for refused in (await self._write([part]))[0]])
+            half = len(parts) // 2
+            results = [*await self._write(parts[:half]), *await self._write(parts[half:])]
+            return tuple(refused for result in results for refused in result)
         _log.warning("refused by the database: %s: %s", entry.name, error)
         return (Refused(entry, _reason(error)),)
 
