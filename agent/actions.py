@@ -186,11 +186,9 @@ class SequenceActions:
             self._stop(unit)
 
     def _exchange(self, item: Item) -> None:
+        # What starts at boot stays the committed agent: its folder changes places in the step COMMIT.
         if item.component != UPDATER:
             self.installer.exchange(item)
-        elif item.old_folder is not None:
-            # What starts at boot stays the committed agent: its folder changes places in the step COMMIT.
-            self.installer.check_exchange(UPDATER)
 
     def _start_new(self, item: Item) -> None:
         self._start(self._unit(self.installer.staged(item.component)))

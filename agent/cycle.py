@@ -20,18 +20,20 @@ from agent.journal import Item, Sequence
 from agent.logs import Severity
 from agent.manifest import Manifest, load_manifest
 from agent.outcome import skipped_record
-from agent.plan import Plan, make_plan
+from agent.plan import Plan, Skipped, make_plan
 from agent.postpone import LOOK_SECONDS, WAITING, load_waits, postponed, save_waits
-from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
+from agent.quarantine import ATTEMPTS, Quarantine, load_quarantine, save_quarantine
 from agent.recover import recover
 from agent.reinstall import Reinstall
 from agent.reports import drain
 from agent.request import check_request
 from agent.result import Result, failed, notes, result_of, with_skipped, with_stopped
 from agent.runner import Interrupted, Stuck
+from agent.selfupdate import NO_EXCHANGE
 from agent.standing import Standing
 from agent.status import OperationStatus
 from agent.trust import Trust, load_root
+from repo_server.core.model import UPDATER
 from repo_server.core.wire import CheckResponse, Update
 
 MOST_LOGGED = 64
@@ -138,19 +140,35 @@ class Cycle:
                 raise self._reinstall.not_offered(response)
             # A person asks for it: what failed before is tried again.
             quarantine = quarantine.succeeded(frozenset({self._reinstall.component}))
-        plan = make_plan(offers, installed, quarantine, requested, self._postponed(offers, manifest))
+        waiting = self._postponed(offers, manifest)
+        plan = make_plan(offers, installed, quarantine, requested, waiting, self._unable(offers))
         for skipped in plan.skipped:
-            update = skipped.update
             severity = Severity.INFO if skipped.waits else Severity.WARNING
-            self._endpoint.log.event(severity, skipped.message, code=skipped.code, component=update.name)
-            tried = quarantine.skips(update.name, update.version, update.hash_sha256)
-            if tried is not None and not tried.reported:
-                now, record_id = self._endpoint.world.clock.now(), self._endpoint.world.new_id()
-                current = manifest.version_of(update.name)
-                self._endpoint.spool.put(skipped_record(skipped, record_id, self._trigger, current, now))
-                quarantine = quarantine.reporting(tried)
-                save_quarantine(self._attempts, quarantine)
+            self._endpoint.log.event(severity, skipped.message, code=skipped.code, component=skipped.update.name)
+            quarantine = self._report_skipped(skipped, quarantine, manifest)
         return plan
+
+    def _report_skipped(self, skipped: Skipped, quarantine: Quarantine, manifest: Manifest) -> Quarantine:
+        """Say once to the server that a release is not tried any more, or never; return what is noted of it."""
+        update, endpoint = skipped.update, self._endpoint
+        release = (update.name, update.version, update.hash_sha256)
+        tried = quarantine.refuses(*release) if skipped.code is Code.NOT_SUPPORTED else quarantine.skips(*release)
+        if tried is None or tried.reported:
+            return quarantine
+        now, record_id = endpoint.world.clock.now(), endpoint.world.new_id()
+        current = manifest.version_of(update.name)
+        endpoint.spool.put(skipped_record(skipped, record_id, self._trigger, current, now))
+        quarantine = quarantine.reporting(tried)
+        save_quarantine(self._attempts, quarantine)
+        return quarantine
+
+    def _unable(self, offers: tuple[Update, ...]) -> dict[str, str]:
+        """Return which of the offered components this machine cannot replace, and why (FR-SUP-001)."""
+        installer = self._endpoint.installer
+        offered = any(update.name == UPDATER for update in offers)
+        if not offered or installer.identity(UPDATER) is None or installer.can_exchange(UPDATER):
+            return {}
+        return {UPDATER: NO_EXCHANGE.format(volume=self._endpoint.paths.install_root)}
 
     def _postponed(self, offers: tuple[Update, ...], manifest: Manifest) -> dict[str, str]:
         """Return which components are left out now, for somebody works with them, and why (FR-CMP-007)."""

@@ -139,21 +139,20 @@ class Installer:
                 self._disk.rename(places.new, places.live)
             sync_folder(places.live.parent)
 
-    def check_exchange(self, component: str) -> None:
-        """Raise ``AgentError(NOT_SUPPORTED)`` where folders cannot change places in one call; the live one stays."""
+    def can_exchange(self, component: str) -> bool:
+        """Whether folders beside a component's can change places in one call: two empty ones, between sequences.
+
+        What a kill leaves of them, ``sweep`` removes. Raises ``LocalFailure``.
+        """
         places = self.places(component)
         with _local(f"try to exchange folders beside {places.live}"):
-            places.old.mkdir()
+            for place in (places.new, places.old):
+                self._clear(place)
+                place.mkdir()
             able = self._disk.exchange(places.new, places.old)
-            if able:
-                self._disk.exchange(places.new, places.old)
-            places.old.rmdir()
-        if not able:
-            raise AgentError(
-                Code.NOT_SUPPORTED,
-                f"the volume of {places.live} cannot exchange two folders in one call, and the agent does not replace "
-                "itself where a power cut could leave none; expected a file system with renameat2(RENAME_EXCHANGE)",
-            )
+            for place in (places.new, places.old):
+                place.rmdir()
+        return able
 
     def restore(self, item: Item) -> None:
         """Put the old folder back where it was, whatever was done to it. Idempotent.

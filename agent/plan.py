@@ -14,6 +14,8 @@ from repo_server.core.model import UPDATER
 from repo_server.core.version import Version
 from repo_server.core.wire import Update
 
+_FOR_GOOD = frozenset({Code.QUARANTINED, Code.NOT_SUPPORTED})
+"""Why a release itself is left out, and with it what requires it."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,10 +49,11 @@ def make_plan(
     quarantine: Quarantine,
     requested: Collection[str],
     waiting: Mapping[str, str] = MappingProxyType({}),
+    unable: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Leave out what is malformed, quarantined or held, and then what needs something that is left out (FR-UPD-007).
 
-    ``waiting``: component → why its update waits for now (FR-CMP-007).
+    ``waiting``: component → why its update waits for now (FR-CMP-007); ``unable``: why this machine cannot replace it.
 
     Names, versions and digests of what is chosen are safe to make paths of, whatever the server sent.
     """
@@ -58,14 +61,14 @@ def make_plan(
     skipped: list[Skipped] = []
     for update in offers:
         named = frozenset(one.name for one in chosen)
-        reason = _malformed(update, requested, named) or _reason(update, quarantine, waiting)
+        reason = _malformed(update, requested, named) or _reason(update, quarantine, waiting, unable)
         if reason is None:
             chosen.append(update)
         else:
             skipped.append(reason)
     while True:
         late = frozenset(one.update.name for one in skipped if one.waits)
-        failed = frozenset(one.update.name for one in skipped if one.code is Code.QUARANTINED)
+        failed = {one.update.name: one.code for one in skipped if one.code in _FOR_GOOD}
         lacking = [missing for update in chosen if (missing := _lacking(update, chosen, installed, late, failed))]
         if not lacking:
             return _updater_last(chosen, tuple(skipped), installed)
@@ -100,11 +103,15 @@ def _malformed(update: Update, requested: Collection[str], named: frozenset[str]
     return None
 
 
-def _reason(update: Update, quarantine: Quarantine, waiting: Mapping[str, str]) -> Skipped | None:
+def _reason(
+    update: Update, quarantine: Quarantine, waiting: Mapping[str, str], unable: Mapping[str, str]
+) -> Skipped | None:
     held = quarantine.holds(update.name)
     if held is not None:
         message = f"{update.name} is left alone since its rollback failed ({held.message}); repair it, then run: "
         return Skipped(update, Code.ROLLBACK_FAILED, f"{message}commandit-updater checknow --retry")
+    if update.name in unable:
+        return Skipped(update, Code.NOT_SUPPORTED, f"{update.name} {update.version}: {unable[update.name]}")
     tried = quarantine.skips(update.name, update.version, update.hash_sha256)
     if tried is not None:
         message = f"{update.name} {update.version} failed {len(tried.attempts)} times and is skipped until another "
@@ -117,7 +124,7 @@ def _lacking(
     chosen: list[Update],
     installed: Mapping[str, Version],
     late: Collection[str] = (),
-    failed: Collection[str] = (),
+    failed: Mapping[str, Code] = MappingProxyType({}),
 ) -> Skipped | None:
     coming = {other.name: other.version for other in chosen if other.name != update.name}
     for needed in update.dependencies:
@@ -131,5 +138,5 @@ def _lacking(
         message = f"{update.name} {update.version} requires {needed.name} >= {needed.min_version}; there is {what}"
         if needed.name in late:
             return Skipped(update, Code.SESSION_ACTIVE, f"{message} until a user session ends")
-        return Skipped(update, Code.QUARANTINED if needed.name in failed else Code.OFFER_INVALID, message)
+        return Skipped(update, failed.get(needed.name, Code.OFFER_INVALID), message)
     return None

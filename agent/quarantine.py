@@ -68,6 +68,12 @@ class Quarantine:
         """Return why a component is not touched, or ``None``."""
         return next((failure for failure in self.held if failure.component == component), None)
 
+    def refuses(self, component: str, version: str, sha256: str) -> Tried:
+        """Return what is known of a release that this machine cannot install, be it nothing."""
+        fresh = Tried(component, version, sha256, code=Code.NOT_SUPPORTED)
+        key = (component, version, sha256)
+        return next((one for one in self.tried if (one.component, one.version, one.sha256) == key), fresh)
+
     def counting(self, items: tuple[Item, ...], attempt_id: str, code: Code = Code.INTERRUPTED) -> Self:
         """Return it with an attempt noted at each of these releases."""
         tried = list(self.tried)
@@ -88,7 +94,7 @@ class Quarantine:
             else one
             for one in self.tried
         ]
-        return replace(self, tried=tuple(one for one in excused if one.attempts))
+        return replace(self, tried=tuple(one for one in excused if one.attempts or one.reported))
 
     def succeeded(self, components: frozenset[str]) -> Self:
         """Return it without anything about components that were just installed."""
@@ -105,7 +111,8 @@ class Quarantine:
 
     def reporting(self, tried: Tried) -> Self:
         """Return it with the note that the server knows of a skipped release."""
-        return replace(self, tried=tuple(replace(one, reported=True) if one == tried else one for one in self.tried))
+        others = tuple(one for one in self.tried if one != tried)
+        return replace(self, tried=(*others, replace(tried, reported=True))[-MAX_RELEASES:])
 
 
 def load_quarantine(path: Path) -> tuple[Quarantine, str | None]:

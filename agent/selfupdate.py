@@ -23,6 +23,10 @@ from repo_server.core.package import PackageManifest, ServiceKind
 
 SHORTEST_PROBATION = 1.0
 """Seconds that the new daemon must stay at least, whatever its package says."""
+NO_EXCHANGE = (
+    "the volume of {volume} cannot exchange two folders in one call, and the agent does not replace itself where a "
+    "power cut could leave none; have the new build install itself: commandit-updater install"
+)
 _PROGRAM = "commandit-updater"
 
 

@@ -34,6 +34,7 @@ from agent.platform.macos import MacDisk
 from agent.platform.portable import PortablePrograms, SessionTether
 from agent.platform.windows_disk import WindowsDisk
 from agent.result import Result
+from agent.status import load_status
 from agent.units import unit_of, unit_of_installed
 from repo_server.core.model import Os, Platform
 from repo_server.core.package import ServiceKind, parse_package_toml
@@ -189,7 +190,7 @@ class Rewritten(Package):
     """A package with another ``package.toml``."""
 
     def __init__(self, package: Package, manifest: str) -> None:
-        super().__init__(package.component, package.version, program=package.program)
+        super().__init__(package.component, package.version, program=package.program, files=package.files)
         self._manifest = manifest
 
     @property
@@ -212,6 +213,44 @@ def test_it_installs_updates_and_takes_back_what_does_not_work(system: System, r
     assert system.state() == everywhere("1.1.0")
     assert system.running() == ["1", "1"]
     assert sorted(path.name for path in system.paths.install_root.iterdir()) == sorted(COMPONENTS)
+
+
+FIT = '#!/bin/sh\nsleep 1.1\necho "fit $COMMANDIT_TRIAL"\n'
+"""What an agent does on trial."""
+
+
+def publish_updater(repository: Repository, system: System, version: str) -> None:
+    program = "bin/commandit-updater.exe" if system.os is Os.WINDOWS else "bin/commandit-updater"
+    package = Package("updater", version, service='kind = "none"', health='kind = "process"', files={program: FIT})
+    there = f"{system.os}-{PLATFORM.arch}"
+    manifest = package.manifest.replace(f'os = "{PLATFORM.os}"', f'os = "{system.os}"')
+    repository.publish(package.name.replace(f"{PLATFORM}", there), Rewritten(package, manifest).build())
+
+
+def test_an_agent_that_cannot_replace_itself_says_so_once_and_updates_all_else(
+    system: System, repository: Repository
+) -> None:
+    """FR-SUP-002: Windows cannot exchange two folders in one call; nothing is stopped to find that out."""
+    provision(system.paths, Provision(None, None, {"components": [*COMPONENTS, "updater"]}), "")
+    for version in ("1.0.0", "1.1.0"):
+        publish(repository, system, version)
+        publish_updater(repository, system, version)
+        result = system.cycle()
+    updater = "1.0.0" if system.os is Os.WINDOWS else "1.1.0"
+    wanted = {**dict.fromkeys(COMPONENTS, "1.1.0"), "updater": updater}
+    assert {path.parent.name: path.read_text() for path in system.paths.install_root.glob("*/VERSION")} == wanted
+    assert system.running() == ["1", "1"]
+    last = repository.final("updater")[-1]
+    if system.os is not Os.WINDOWS:
+        assert (result.code, last.status) == (Code.OK, "success")
+        return
+    assert (result.status, result.code, len(result.installed)) == ("partial", Code.NOT_SUPPORTED, 2)
+    assert "cannot exchange two folders" in (last.error_message or "")
+    assert (last.status, last.error_code, last.current_version) == ("skipped", "NOT_SUPPORTED", "1.0.0")
+    status = load_status(system.paths.status).status
+    assert (status.last_operation_status, status.last_error_code) == ("partial", Code.NOT_SUPPORTED)
+    assert system.cycle().code is Code.NOT_SUPPORTED
+    assert [record.status for record in repository.final("updater")] == ["success", "skipped"], "once"
 
 
 CUTS = 8

@@ -62,6 +62,17 @@ def test_what_requires_an_updater_that_is_quarantined_is_left_out() -> None:
     assert (plan.later, [one.update.name for one in plan.skipped]) == ((), ["updater", "service"])
 
 
+def test_a_release_that_this_machine_cannot_install_takes_along_what_needs_it_and_nothing_else() -> None:
+    offers = [update("updater"), update("service", updater="1.1.0"), update("probe")]
+    have = {**HAVE, "updater": Version("1.0.0")}
+    plan = make_plan(offers, have, Quarantine(), have, unable={"updater": "it cannot"})
+    assert [one.name for one in plan.updates] == ["probe"]
+    assert [(one.update.name, one.code) for one in plan.skipped] == [
+        ("updater", Code.NOT_SUPPORTED),
+        ("service", Code.NOT_SUPPORTED),
+    ]
+
+
 def test_a_quarantined_release_takes_along_what_needs_it_and_nothing_else() -> None:
     offers = [update("service"), update("ui", service="1.1.0"), update("probe", service="1.0.0")]
     plan = make_plan(offers, HAVE, failed_often("service"), HAVE)
