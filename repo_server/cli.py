@@ -33,7 +33,9 @@ from repo_server.settings import (
     unknown_variables,
 )
 from repo_server.statefolder import StateExposed, StateInUse, prepare
-from repo_server.store import UrlInvalid
+from repo_server.store import DatabaseAway, UrlInvalid
+from repo_server.store.owner import keep
+from repo_server.store.source import GivenServer
 from repo_server.telemetry.logs import configure
 from repo_server.web.listener import StartError
 from repo_server.workers.link import MainProcessGone
@@ -134,6 +136,32 @@ def _say_what_is_not_there(settings: Settings) -> None:
         )
         _log.warning(message)
         click.echo(f"note: {message}")
+
+
+@main.command("migrate")
+@click.option("--database-url", required=True, envvar=f"{ENVIRONMENT_PREFIX}DATABASE_URL", help="As the tables' owner.")
+@click.option("--grant", metavar="ROLE", help="Let this role, which a server then uses, read and write rows.")
+@click.option(
+    "--log-retention-months",
+    type=click.IntRange(1, 1200),
+    default=next(option.default for option in options() if option.name == "log_retention_months"),
+    show_default=True,
+    help="As the server has it.",
+)
+def migrate_command(database_url: str, grant: str | None, log_retention_months: int) -> None:
+    """Make and keep the tables as their owner, for servers whose role may only read and write rows.
+
+    A server whose role owns the tables does all of this itself. Run it before a new version starts, and once a year at
+    least: it makes the logs' partitions of the coming 14 months, and drops those that are older than logs are kept.
+    """
+    configure("warning")
+    try:
+        conninfo = GivenServer.parse(database_url).conninfo
+        done = keep(conninfo, grant, wall_clock(), log_retention_months)
+    except (UrlInvalid, DatabaseAway) as error:
+        _end(error, exit_code(error))
+    for line in done or ["nothing to do"]:
+        click.echo(line)
 
 
 @main.command("openapi")

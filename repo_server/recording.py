@@ -91,9 +91,10 @@ class Recording:
         spool = self.intake.spool
         return self.database.describe() | {"spool": {"entries": spool.entries, "bytes": spool.size}}
 
-    def watch_events(self, conditions: Conditions) -> None:
-        """Have it said when events cannot be written, in the process that writes them."""
-        events = self.events
+    def watch_keeping(self, conditions: Conditions) -> None:
+        """Have it said when events cannot be written or partitions not kept, in the process that does it."""
+        events, upkeep = self.events, self.upkeep
+        conditions.watch("partitions_not_kept", lambda: upkeep.trouble)
         if events is not None:
             conditions.watch("events_not_written", lambda: events.trouble)
 
@@ -124,7 +125,7 @@ class Recording:
                 else None
             ),
         )
-        self.watch_events(conditions)
+        self.watch_keeping(conditions)
         conditions.watch(
             "records_lost",
             lambda: (

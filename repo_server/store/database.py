@@ -21,7 +21,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from repo_server.store import DatabaseAway, TooSlow
+from repo_server.store import DatabaseAway, TooSlow, session
 from repo_server.store.migrate import migrate
 from repo_server.store.source import Source
 
@@ -72,6 +72,9 @@ class Database:
     _pool: AsyncConnectionPool[Connection] | None = None
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
     _doubt: asyncio.Event = field(default_factory=asyncio.Event)
+    _session: dict[str, str] = field(default_factory=dict)
+    _pooled: bool = False
+    """Whether each transaction may be on another server (PgBouncer)."""
     _broken: str | None = None
     """How it answered, if not as our tables would; then it is migrated again."""
     _questions: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(QUESTIONS))
@@ -103,7 +106,7 @@ class Database:
         except (PoolTimeout, PoolClosed, TooManyRequests, TimeoutError, psycopg.OperationalError) as error:
             self._doubt.set()
             raise DatabaseAway(f"no connection to {self.source}: {error}") from None
-        task = asyncio.ensure_future(_transaction(pool, connection, work))
+        task = asyncio.ensure_future(self._transaction(pool, connection, work))
         try:
             # Not a plain timeout: cancelling makes psycopg wait for an answer of the server that does not answer.
             done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -122,6 +125,21 @@ class Database:
             self._broken = None if isinstance(error, psycopg.OperationalError) else f"{error}"
             self._doubt.set()
             raise DatabaseAway(f"{self.source}: {error}") from None
+
+    async def _transaction(
+        self,
+        pool: AsyncConnectionPool[Connection],
+        connection: Connection,
+        work: Callable[[Connection], Awaitable[_Value]],
+    ) -> _Value:
+        try:
+            async with connection.transaction():
+                if self._pooled:
+                    await session.apply(connection, self._session, local=True)
+                return await work(connection)
+        finally:
+            # To the pool that it is from: there may be another by now.
+            await pool.putconn(connection)
 
     async def ask(self, question: Callable[[Connection], Awaitable[_Value]], seconds: float = RUN_SECONDS) -> _Value:
         """Answer an operator; like ``run``, but in turn, and PostgreSQL itself gives up on it in time.
@@ -166,6 +184,7 @@ class Database:
 
     async def _open(self, conninfo: str) -> None:
         """Open a pool on a database that was just seen working."""
+        self._session = session.settings(conninfo)
         old, self._pool = self._pool, None
         if old is not None:
             await old.close(timeout=0.5)
@@ -177,10 +196,19 @@ class Database:
             timeout=RUN_SECONDS,
             reconnect_timeout=RUN_SECONDS,
             name="repo-server",
-            configure=_in_utc,
+            configure=self._configure,
         )
         await pool.open()
         self._pool = pool
+
+    async def _configure(self, connection: Connection) -> None:
+        """Prepare a new connection, whatever the server or the role is set to."""
+        self._pooled = await session.is_pooled(connection)
+        if self._pooled:
+            connection.prepare_threshold = None
+        else:
+            await session.apply(connection, self._session, local=False)
+        await connection.commit()
 
     async def _until_lost(self, stop: asyncio.Event) -> None:
         """Return on ``stop``; raise ``DatabaseAway`` when the database does not answer any more."""
@@ -209,17 +237,6 @@ class Database:
         self.state, self.detail = state, detail
 
 
-async def _transaction(
-    pool: AsyncConnectionPool[Connection], connection: Connection, work: Callable[[Connection], Awaitable[_Value]]
-) -> _Value:
-    try:
-        async with connection.transaction():
-            return await work(connection)
-    finally:
-        # To the pool that it is from: there may be another by now.
-        await pool.putconn(connection)
-
-
 def _within(
     question: Callable[[Connection], Awaitable[_Value]], seconds: float
 ) -> Callable[[Connection], Awaitable[_Value]]:
@@ -233,12 +250,6 @@ def _within(
             raise TooSlow(f"it takes more than {seconds:.0f} s; ask for less, or for a shorter time") from None
 
     return limited
-
-
-async def _in_utc(connection: Connection) -> None:
-    """Have times answered in UTC, whatever the server or the role is set to."""
-    await connection.execute("SET timezone TO 'UTC'")
-    await connection.commit()
 
 
 async def _ping(connection: Connection) -> None:

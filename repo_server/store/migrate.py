@@ -10,6 +10,11 @@ from repo_server.store import DatabaseAway
 
 _LOCK = 0x636F6D6D616E6469
 """Advisory lock: several servers may start on one PostgreSQL at once."""
+# Converting a table with years of rows takes as long as it takes.
+_LIMITS = """
+SELECT set_config('timezone', 'UTC', true), set_config('lock_timeout', '30s', true),
+    set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)
+"""
 
 
 def migrate(conninfo: str, *, from_start: bool = False, to: str = "head") -> None:
@@ -28,21 +33,28 @@ def migrate(conninfo: str, *, from_start: bool = False, to: str = "head") -> Non
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     engine = sa.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=sa.pool.NullPool
+        # Through a pooler a statement may come to another server than the one that prepared it.
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(conninfo, prepare_threshold=None),
+        poolclass=sa.pool.NullPool,
     )
     try:
-        with engine.connect() as lock:
-            # Converting a table with years of rows takes as long as it takes.
-            lock.exec_driver_sql("SET idle_in_transaction_session_timeout = 0")
-            lock.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
-            with engine.begin() as connection:
-                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                config.attributes["connection"] = connection
-                if from_start:
-                    command.stamp(config, "base", purge=True)
-                command.upgrade(config, to)
+        # One transaction with its lock and limits, for a pooler knows no sessions.
+        with engine.begin() as connection:
+            connection.exec_driver_sql(_LIMITS)
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            config.attributes["connection"] = connection
+            if from_start:
+                command.stamp(config, "base", purge=True)
+            command.upgrade(config, to)
     except (sa.exc.DBAPIError, psycopg.Error, CommandError) as error:
         # Also missing rights and a newer version's tables: agents are served without it until that is mended.
-        raise DatabaseAway(f"migrations: {error}") from error
+        refused = isinstance(error, sa.exc.DBAPIError) and isinstance(error.orig, psycopg.errors.InsufficientPrivilege)
+        if refused and from_start:
+            # Not ours to make again; whether they are there is looked at all the same, for their owner may have.
+            migrate(conninfo, to=to)
+            return
+        advice = "; the tables' owner makes them: repo-server migrate --database-url URL" if refused else ""
+        raise DatabaseAway(f"migrations: {error}{advice}") from error
     finally:
         engine.dispose()

@@ -21,16 +21,15 @@ from repo_server.store.database import Connection
 
 LOOKS = 24
 LOOK_SECONDS = 3600.0
-_AHEAD = 2
+AHEAD = 2
 """Months after the current one that have a partition."""
 _NAME = re.compile(r".+_y(\d{4})m(\d{2})")
 _LOCK_MILLISECONDS = 5000
 """Attaching and dropping ask for strong locks; what waits behind them must not wait long."""
 
-_MOVE = """
-WITH moved AS (DELETE FROM {default} WHERE {key} >= {start} AND {key} < {end} RETURNING *)
-INSERT INTO {new} SELECT * FROM moved
-"""
+# Two statements, for a distributed database takes none that writes to two tables; the lock keeps them together.
+_COPY = "INSERT INTO {new} SELECT * FROM {default} WHERE {key} >= {start} AND {key} < {end}"
+_REMOVE = "DELETE FROM {default} WHERE {key} >= {start} AND {key} < {end}"
 
 _log = logging.getLogger(__name__)
 
@@ -82,12 +81,14 @@ def month_named(partition: str) -> Month | None:
     return date(int(found[1]), int(found[2]), 1) if found and 1 <= int(found[2]) <= 12 else None  # noqa: PLR2004 -- months
 
 
-async def prepare(connection: Connection, log: PartitionedLog, now: datetime, keep_months: int) -> list[str]:
-    """Make the partitions of this month, the next two, and of past months whose rows lie in the default partition."""
+async def prepare(
+    connection: Connection, log: PartitionedLog, now: datetime, keep_months: int, ahead: int = AHEAD
+) -> list[str]:
+    """Make the partitions of this month, the next ones, and of past months whose rows lie in the default partition."""
     await _short_locks(connection)
     have = set(await _partitions(connection, log))
     current = month_of(now)
-    wanted = {shifted(current, ahead) for ahead in range(_AHEAD + 1)}
+    wanted = {shifted(current, by) for by in range(ahead + 1)}
     oldest = shifted(current, -keep_months)
     wanted |= {month for month in await _months_in_default(connection, log) if oldest <= month < current}
     made = []
@@ -164,7 +165,8 @@ async def _make(connection: Connection, log: PartitionedLog, name: str, month: M
         # Of the log as a whole: a row that was on its way to the default partition would be refused there.
         "LOCK TABLE {log} IN SHARE ROW EXCLUSIVE MODE",
         "CREATE TABLE {new} (LIKE {log} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)",
-        _MOVE,
+        _COPY,
+        _REMOVE,
         "ALTER TABLE {log} ATTACH PARTITION {new} FOR VALUES FROM ({start}) TO ({end})",
     ):
         await connection.execute(sql.SQL(statement).format(**names))

@@ -9,6 +9,7 @@ from typing import Any
 
 from repo_server.core.wire import UpdateRecord
 from repo_server.store.database import Connection
+from repo_server.store.sightings import KNOWN
 from repo_server.store.tables import devices_are_ours
 from repo_server.store.text import clean, clean_json
 
@@ -43,10 +44,11 @@ _INSERT = f"""
 INSERT INTO agent_update_status_log ({", ".join(_COLUMNS)})
 SELECT {", ".join(_COLUMNS)} FROM {_ROWS} ORDER BY place
 """  # noqa: S608 -- built from the constants above
+# Not by a subquery: a distributed database does not take one for a row that is no table's.
 _KNOW_DEVICES = """
 INSERT INTO {table} (device_id, name, device_type)
-SELECT id, id::text, 'endpoint' FROM unnest(%(ids)s::uuid[]) AS t (id)
-WHERE NOT EXISTS (SELECT FROM devices AS d WHERE d.device_id = t.id) ORDER BY t.id
+SELECT t.id, t.id::text, 'endpoint' FROM unnest(%(ids)s::uuid[]) AS t (id)
+WHERE NOT t.id = ANY(%(known)s::uuid[]) ORDER BY t.id
 ON CONFLICT (device_id) DO NOTHING
 """
 
@@ -77,7 +79,10 @@ def write_records(rows: Sequence[tuple[str, UpdateRecord, datetime]]) -> Callabl
         if not rows:
             return
         home = "devices" if await devices_are_ours(connection) else "unregistered_devices"
-        await connection.execute(_KNOW_DEVICES.format(table=home), {"ids": devices})
+        known = await (await connection.execute(KNOWN, {"ids": devices})).fetchall()
+        values = {"ids": devices, "known": [row[0] for row in known]}
+        if len(known) < len(devices):
+            await connection.execute(_KNOW_DEVICES.format(table=home), values)
         cursor = await connection.execute(_FRESH, _columns(table.values()))
         fresh = {(str(device_id), record_id) for device_id, record_id in await cursor.fetchall()}
         new = [row for key, row in reversed(table.items()) if key in fresh]

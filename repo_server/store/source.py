@@ -12,7 +12,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from repo_server.store import UrlInvalid
 
 CONNECT_SECONDS = 5
-_SESSION = "-c lock_timeout=30s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 
 
 class Source(Protocol):
@@ -65,5 +64,8 @@ class GivenServer:
 
 
 def with_defaults(given: Mapping[str, str | int | None]) -> dict[str, Any]:
-    """Add time limits to connection parameters, unless they are set; without them a dead server hangs its clients."""
-    return {"connect_timeout": CONNECT_SECONDS, "application_name": "repo-server", "options": _SESSION} | dict(given)
+    """Add a time limit to connection parameters, unless it is set: a dead server would hang its clients.
+
+    No ``options``, which poolers refuse; limits are set once connected (``session``).
+    """
+    return {"connect_timeout": CONNECT_SECONDS, "application_name": "repo-server"} | dict(given)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from repo_server.store.database import Connection
 
+DISTRIBUTED = ("devices", "unregistered_devices", "agent_update_record_ids", "agent_update_status_log")
+"""Tables of devices: each has ``device_id`` in its keys, so that a distributed database can spread them by it."""
+LOCAL = ("event_log", "event_states", "expired_partitions", "alembic_version")
+"""All others; nothing joins them with those."""
+
 _OURS = """
 SELECT NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'devices'::regclass AND attnum > 0 AND NOT attisdropped
     AND attnotnull AND NOT atthasdef AND attidentity = '' AND attname <> 'device_id')

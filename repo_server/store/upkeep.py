@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
+import psycopg
+
 from repo_server.store import DatabaseAway
 from repo_server.store.database import Connection, Database
 from repo_server.store.partitions import LOGS, LOOK_SECONDS, PartitionedLog, expire, prepare
@@ -19,12 +21,21 @@ _AGAIN_SECONDS = 60.0
 _LOCK = 0x75706B656570
 """Advisory lock: of several servers on one PostgreSQL, one at a time keeps house."""
 
+_ADVICE = (
+    "partitions of {log.table} are neither made nor dropped ({error}); its rows go to {log.default} where a month has "
+    "none. Have its owner run this now and then: repo-server migrate --database-url URL"
+)
+
 _Work: TypeAlias = Callable[[Connection, PartitionedLog, datetime, int], Awaitable[list[str]]]
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+class NotOwner(Exception):
+    """The role that we are may not make or drop tables."""
+
+
+@dataclass(slots=True)
 class Upkeep:
     """Keeps the logs' partitions; a fault in it is logged and tried again, and harms nobody."""
 
@@ -32,6 +43,8 @@ class Upkeep:
     clock: Callable[[], datetime]
     keep_months: int
     """Whole months that are kept besides the current one."""
+    trouble: str | None = None
+    """Why partitions are not kept, if they are not."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look once an hour, and soon again where that failed, until ``stop`` is set."""
@@ -46,7 +59,7 @@ class Upkeep:
     async def look(self) -> bool:
         """Make what is missing and drop what is too old; return whether all of it could be done."""
         now = self.clock()
-        well = True
+        well, trouble = True, None
         for log in LOGS:
             for work, what in ((prepare, "new partitions"), (expire, "dropped, older than logs are kept")):
                 try:
@@ -54,12 +67,16 @@ class Upkeep:
                 except DatabaseAway as error:
                     _log.warning("upkeep of %s has to wait: %s", log.table, error)
                     return False
-                except Exception:  # noqa: BLE001 -- rows go to the default partition meanwhile
+                except NotOwner as error:
+                    trouble = _ADVICE.format(log=log, error=error)
+                    continue
+                except Exception as error:  # noqa: BLE001 -- rows go to the default partition meanwhile
                     _log.exception("upkeep of %s failed; rows go to %s meanwhile", log.table, log.default)
-                    well = False
+                    well, trouble = False, f"upkeep of {log.table} failed: {error}"
                     continue
                 if done:
                     _log.info("%s: %s", what, ", ".join(done), extra={"event": "partitions"})
+        self.trouble = trouble
         return well
 
 
@@ -68,7 +85,13 @@ def _alone(work: _Work, log: PartitionedLog, now: datetime, keep_months: int) ->
 
     async def guarded(connection: Connection) -> list[str]:
         row = await (await connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))).fetchone()
-        return await work(connection, log, now, keep_months) if row is not None and row[0] else []
+        if row is None or not row[0]:
+            return []
+        try:
+            return await work(connection, log, now, keep_months)
+        except psycopg.errors.InsufficientPrivilege as error:
+            # Not the database's fault, nor a reason to do without it: rows are written all the same.
+            raise NotOwner(f"{error.diag.message_primary}") from error
 
     return guarded
 
