@@ -97,6 +97,7 @@ class Recording:
         conditions.watch("partitions_not_kept", lambda: upkeep.trouble)
         if events is not None:
             conditions.watch("events_not_written", lambda: events.trouble)
+            conditions.watch("events_lost", lambda: _events_lost(events, self.event_intake))
 
     def watch(self, conditions: Conditions) -> None:
         """Have it said when something is wrong here."""
@@ -116,15 +117,7 @@ class Recording:
             ),
         )
         shared = self.check_ins.shared
-        conditions.watch(
-            "shared_ids",
-            lambda: (
-                f"{len(shared)} device ids are used by more than one machine, {next(iter(shared))} among them; see: "
-                "repotool devices list --shared-id"
-                if shared
-                else None
-            ),
-        )
+        conditions.watch("shared_ids", lambda: _shared_ids(shared))
         self.watch_keeping(conditions)
         conditions.watch(
             "records_lost",
@@ -135,6 +128,27 @@ class Recording:
                 else None
             ),
         )
+
+
+def _shared_ids(shared: Mapping[str, None]) -> str | None:
+    # A copy, for this is asked in a thread while check-ins add to them.
+    found = list(shared)
+    if not found:
+        return None
+    return (
+        f"{len(found)} device ids are used by more than one machine, {found[0]} among them; see: "
+        "repotool devices list --shared-id"
+    )
+
+
+def _events_lost(events: EventRecorder, intake: Intake) -> str | None:
+    lost, spool = events.lost + intake.counters.records_lost, intake.spool
+    if not lost and not spool.damaged:
+        return None
+    return (
+        f"{lost} events were refused by the database, {spool.damaged} files of their spool were damaged; see the log, "
+        f"and {spool.folder}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ _Value = TypeVar("_Value")
 X_FORWARDED_FOR = b"x-forwarded-for"
 FORWARDED = b"forwarded"
 _MAX_REMEMBERED = 8192
+_MAX_REMEMBERED_BYTES = 256
+"""A longer header is read each time: clients write what they like into it, and it must not fill the memory."""
 _PROTO = b"x-forwarded-proto"
 _SCHEMES = {b"http": "http", b"https": "https"}
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;\s"]*))\s*(?=;|$)', re.IGNORECASE)
@@ -57,7 +59,8 @@ class Proxies:
         found = self._nearest.get((peer, said))
         if found is None:
             found = self._read(peer, said)
-            _remember(self._nearest, (peer, said), found)
+            if len(said) <= _MAX_REMEMBERED_BYTES:
+                _remember(self._nearest, (peer, said), found)
         return found
 
     def scheme(self, scope: Scope, single: Mapping[bytes, bytes | None] | None = None) -> str:

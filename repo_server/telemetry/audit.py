@@ -165,8 +165,10 @@ class Audit:
         return self._waiting - self._done
 
     def _lose(self, count: int, why: str) -> None:
-        if self.lost == 0:
-            _log.error("audit lines are lost: %s", why)
+        text = f"audit lines are lost: {why}"
+        if self.error is None:
+            _log.error(text)
+        self.error = text
         self.lost += count
 
 

@@ -57,7 +57,7 @@ class EventRecorder:
     clock: Callable[[], datetime]
     credentials: tuple[Credentials, ...] = ()
     lost: int = 0
-    """Changes that could not be written; they are told later as one with what follows."""
+    """Changes that the database refused, since the start; what only has to wait is told later."""
     _pending: list[tuple[ScanResult, datetime]] = field(default_factory=list)
     _recorded: dict[str, State] | None = None
     _tree: ScanResult | None = None
@@ -83,7 +83,7 @@ class EventRecorder:
                 self._trouble = None
             except DatabaseAway as error:
                 # Not before it has been reached once: then nothing is known of what was recorded.
-                self._trouble = None if self._recorded is None else f"{self.lost} could not be written: {error}"
+                self._trouble = None if self._recorded is None else f"events wait to be written: {error}"
             except Exception as error:  # noqa: BLE001 -- agents must not be without a server for it; it is tried again
                 if self._trouble is None:
                     _log.exception("events could not be recorded")
@@ -117,12 +117,7 @@ class EventRecorder:
         changes = await asyncio.to_thread(self._changes, recorded, result)
         for start in range(0, len(changes), _AT_ONCE):
             part = changes[start : start + _AT_ONCE]
-            try:
-                refused = await intake.put(Changes(at, tuple(part)))
-            except DatabaseAway:
-                self.lost += len(part)
-                raise
-            self.lost += len(refused)
+            self.lost += len(await intake.put(Changes(at, tuple(part))))
             for change in part:
                 if change.state is None:
                     recorded.pop(change.subject, None)

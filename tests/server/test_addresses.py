@@ -71,6 +71,16 @@ def test_only_one_of_the_two_headers_is_ever_read() -> None:
     assert address("10.0.0.1", "1.2.3.4", proxies=forwarded, name=b"x-forwarded-for") == "10.0.0.1"
 
 
+def test_headers_as_long_as_clients_like_do_not_fill_the_memory() -> None:
+    proxies = Proxies(PROXIES.networks)
+    for number in range(3):
+        said = f"{'198.51.100.1, ' * 500}203.0.113.{number}"
+        assert address("10.0.0.1", said, proxies=proxies) == f"203.0.113.{number}"
+    assert proxies._nearest == {}
+    assert address("10.0.0.1", "203.0.113.9", proxies=proxies) == "203.0.113.9"
+    assert len(proxies._nearest) == 1
+
+
 @pytest.mark.parametrize(("peer", "expected"), [("10.0.0.1", "https"), ("198.51.100.7", "http")])
 def test_the_scheme_is_taken_from_a_trusted_proxy_only(peer: str, expected: str) -> None:
     headers = [(b"x-forwarded-proto", b"https")]

@@ -185,9 +185,11 @@ def test_lines_that_a_slow_disk_has_no_room_for_are_counted(caplog: pytest.LogCa
         audit.add(big)
     assert audit.lost > total // 3
     assert "too slow" in caplog.text
+    assert "too slow" in str(audit.error), "it is a condition"
     sink = audit.sinks[0]
     audit.start()
     audit.close()
     assert isinstance(sink, Stuck)
     assert sum(part.count(b"\n") for part in sink.taken) + audit.lost == total
     assert audit.written + audit.lost == total
+    assert audit.error is None

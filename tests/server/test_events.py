@@ -159,6 +159,18 @@ def text_of(folder: Path) -> str:
     return "".join(path.read_bytes().decode(errors="replace") for path in folder.glob("*.spool"))
 
 
+def test_an_event_that_the_database_refuses_is_said(database: TestDatabase, tree: Tree, tmp_path: Path) -> None:
+    with running(tree.root, tmp_path / "state", "--database-url", database.url) as server:
+        wait_until(lambda: told(database), "the first look is told", server.log_path, 30)
+        database.query("ALTER TABLE event_log ADD CHECK (kind <> 'recall') NOT VALID")
+        sidecar(tree, ".blocked", '{"reason": "broken"}')
+
+        def lost() -> bool:
+            return "events_lost" in {item["code"] for item in server.get("/readyz").json()["conditions"]}
+
+        wait_until(lost, "it is said", server.log_path, 30)
+
+
 def test_events_are_listed_newest_first_in_pages(database: TestDatabase, tree: Tree, tmp_path: Path) -> None:
     with running(tree.root, tmp_path / "state", "--database-url", database.url) as server:
         wait_until(lambda: told(database), "the first look is told", server.log_path)
