@@ -9,6 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from agent.codes import Code
+from agent.errors import AgentError
+from agent.unpack import unpack
+from repo_server.core.entrynames import ArchiveLimits
 from repo_server.core.model import Arch, Os, Platform, ReleaseId
 from repo_server.core.version import Version
 
@@ -148,3 +154,20 @@ def write_zip(path: Path, *entries: ZipEntry, first: ZipEntry = ZIP_FIRST) -> Pa
     """Write a ``.zip`` that begins with ``package.toml``."""
     path.write_bytes(zip_bytes([first, *entries]))
     return path
+
+
+LIMITS = ArchiveLimits()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refusal(archive: Path, code: Code, limits: ArchiveLimits = LIMITS, expected: ReleaseId = RELEASE) -> AgentError:
+    """Unpack, expect a refusal with this code, and nothing left behind."""
+    into = archive.parent / "out"
+    with pytest.raises(AgentError) as caught:
+        unpack(archive, into, expected, limits)
+    assert caught.value.code is code, caught.value.message
+    assert not into.exists()
+    return caught.value
