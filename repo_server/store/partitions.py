@@ -112,14 +112,15 @@ async def expire(connection: Connection, log: PartitionedLog, now: datetime, kee
     if await _default_is_older(connection, log, cutoff):
         old.append(log.default)
     due = await _count_looks(connection, log, old, now)
+    if due and log.forget is not None:
+        # Millions of them, so before the tables go: that locks the log for everybody until the end.
+        await connection.execute(_delete_before(log.forget, "received_at"), (_start(cutoff),))
     for name in due:
         if name == log.default:
             await connection.execute(_delete_before(log.default, log.key), (_start(cutoff),))
         else:
             await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
         await connection.execute("DELETE FROM expired_partitions WHERE partition_name = %s", (name,))
-    if due and log.forget is not None:
-        await connection.execute(_delete_before(log.forget, "received_at"), (_start(cutoff),))
     return due
 
 
