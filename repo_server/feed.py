@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from repo_server.supervise import Tasks
+from repo_server.telemetry.conditions import Conditions
 from repo_server.tree.live import Live, Snapshot
 from repo_server.tree.scan import Scanner
 from repo_server.tree.watch import Watcher, WatchOptions
+from repo_server.tree.whole import WHOLE_TREE, WholeTree
 
 
 class Feed(Protocol):
@@ -56,6 +59,14 @@ class TreeFeed:
         live, looked = Live(), asyncio.Event()
         followers = [lambda _: looked.set(), *on_change]
         return cls(scanner, Watcher(scanner, live, options, clock, followers), live, looked)
+
+    def watch(self, conditions: Conditions) -> None:
+        """Have it said when the tree as a whole is not as it should be; the last good catalogue stays in force."""
+        whole = WholeTree(self.live)
+        for code in WHOLE_TREE:
+            conditions.watch(code, partial(whole.symptom, code))
+        conditions.watch("scan_fails", lambda: self.watcher.failing)
+        conditions.watch("tree_not_watched", lambda: self.watcher.unwatched)
 
     def start(self, tasks: Tasks, stop: asyncio.Event) -> None:
         """Watch the tree until ``stop`` is set."""

@@ -96,6 +96,8 @@ class Server:
         self._expiry = Expiry(settings.tree, self._clock)
         self.conditions = _conditions(parts)
         self.conditions.watch("metadata_ends", self._expiry.ending)
+        if isinstance(feed, TreeFeed):
+            feed.watch(self.conditions)
         self._heart = heart
         if heart is not None:
             self.conditions.watch("scan_stalled", heart.symptom)

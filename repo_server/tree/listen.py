@@ -22,7 +22,8 @@ _DEBOUNCE_MS = 50
 _CHECK_MS = 1000
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
-_STEADY_SECONDS = 30.0
+_MANY_FAILURES = 3
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,8 +31,9 @@ _log = logging.getLogger(__name__)
 class Listener:
     """Tells ``heard`` which paths changed, relative to the root, or ``None`` when anything may have.
 
-    It starts anew after every error, with pauses that grow to five seconds, and when another folder takes the place of
-    the root. ``heard`` is called in the listener's thread.
+    It starts anew when another folder takes the place of the root, and after every error: with pauses that grow to
+    five seconds, after which everything is looked at. Errors are logged once, and when they do not end they are its
+    ``trouble``. ``heard`` is called in the listener's thread.
     """
 
     root: Path
@@ -43,8 +45,15 @@ class Listener:
     """
     poll_ms: int = 2000
     source: Source = watchfiles.watch
+    steady_seconds: float = 30.0
+    """After so long without an error it is over."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    trouble: str | None = None
+    """Why changes are found late, if listening fails again and again."""
+    _began: float = 0.0
+    _failures: int = 0
+    _said: set[type[Exception]] = field(default_factory=set)
 
     def start(self) -> None:
         """Begin to listen."""
@@ -60,22 +69,39 @@ class Listener:
     def _run(self) -> None:
         pause = _FIRST_PAUSE
         while not self._stop.is_set():
-            started = monotonic()
+            self._began = monotonic()
             try:
                 self._listen()
             except Exception as error:  # noqa: BLE001 -- whatever the library says, the tree is watched on
                 # Among others: the library gives up at a name that is not UTF-8.
-                _log.warning(
-                    "watching %s failed and starts again in %.1f s: %s", self.root, pause, error,
-                    extra={"error": type(error).__name__},
-                )  # fmt: skip
+                self._failed(error, pause)
             if self._stop.is_set():
                 return
             self.heard(None)
-            if monotonic() - started > _STEADY_SECONDS:
+            if monotonic() - self._began > self.steady_seconds:
                 pause = _FIRST_PAUSE
             self._stop.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _failed(self, error: Exception, pause: float) -> None:
+        """Say so, each kind of error once, however often it goes on like that."""
+        if type(error) not in self._said:
+            self._said.add(type(error))
+            _log.warning(
+                "watching %s failed and starts again in %.1f s: %s", self.root, pause, error,
+                extra={"error": type(error).__name__},
+            )  # fmt: skip
+        self._failures += 1
+        if self._failures >= _MANY_FAILURES:
+            self.trouble = (
+                f"watching {self.root} fails again and again, so changes are found up to {_LONGEST_PAUSE:.0f} s late: "
+                f"{error}"
+            )
+
+    def _goes_well(self) -> None:
+        if self._failures and monotonic() - self._began > self.steady_seconds:
+            self._failures, self.trouble = 0, None
+            self._said.clear()
 
     def _listen(self) -> None:
         """Listen until told to stop or until the root is another folder."""
@@ -109,6 +135,7 @@ class Listener:
         ):
             if self._stop.is_set():
                 return
+            self._goes_well()
             if not listening:
                 # What changed before the system began to tell us was told to nobody.
                 listening = True

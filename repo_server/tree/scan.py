@@ -8,6 +8,7 @@ and verifies, ``claims`` settles who is a release, ``shelf`` makes the result.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -32,6 +33,7 @@ from repo_server.tree.treeio import FileIdentity, NotRegular
 from repo_server.tree.walk import Fault, Walk, entry_at, open_folder
 
 _SOONEST = 0.02
+_ATTEMPTS = 3
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +53,10 @@ class ScanOptions:
     """The root to trust instead of the lowest one in the tree (L22)."""
     observer: bool = False
     """Write nothing into the tree: no ledger (L7), and the operator's confirmation stays for the server (L26)."""
+
+
+class _AnotherTree(Exception):
+    """Another folder took the tree's place during a look: what was read may be of both."""
 
 
 class Scanner:
@@ -91,7 +97,7 @@ class Scanner:
         lies in the tree raises.
         """
         with self._lock, paused():
-            return self._all_or_nothing(lambda: self._full(self._moment(now, patience)))
+            return self._all_or_nothing(self._full, self._moment(now, patience))
 
     def update(self, changed: Collection[str], now: datetime, patience: float | None = None) -> ScanResult:
         """Look at paths that changed, relative to the root, and at what is due; otherwise like ``full``.
@@ -99,7 +105,7 @@ class Scanner:
         The work is for what changed, not for the tree. Changed rules, folders and bursts make it a full scan.
         """
         with self._lock:
-            return self._all_or_nothing(lambda: self._update(changed, self._moment(now, patience)))
+            return self._all_or_nothing(lambda moment: self._update(changed, moment), self._moment(now, patience))
 
     @property
     def root(self) -> Path:
@@ -131,16 +137,24 @@ class Scanner:
     def _moment(self, now: datetime, patience: float | None) -> Moment:
         return Moment(now, int(now.timestamp() * 1e9), patience, timedelta(seconds=self._options.settle_seconds))
 
-    def _all_or_nothing(self, scan: Callable[[], ScanResult]) -> ScanResult:
-        try:
-            return scan()
-        except BaseException:
-            # What was only half taken over is looked at again from the start.
-            self._inventory.reset(self._inventory.naming.components)
-            self._doubted |= self._shelf.known()
-            self._doubted_folders |= self._inventory.known_folders()
-            self._reading = None
-            raise
+    def _all_or_nothing(self, scan: Callable[[Moment], ScanResult], moment: Moment) -> ScanResult:
+        for _ in range(_ATTEMPTS):
+            try:
+                return scan(moment)
+            except _AnotherTree:
+                self._forget_half()
+                scan = self._full
+            except BaseException:
+                self._forget_half()
+                raise
+        return self._unreachable(OSError(errno.ESTALE, os.strerror(errno.ESTALE)), moment)
+
+    def _forget_half(self) -> None:
+        """Have what was only half taken over looked at again from the start."""
+        self._inventory.reset(self._inventory.naming.components)
+        self._doubted |= self._shelf.known()
+        self._doubted_folders |= self._inventory.known_folders()
+        self._reading = None
 
     def _full(self, moment: Moment) -> ScanResult:
         self._start()
@@ -153,6 +167,18 @@ class Scanner:
             return self._walk(root, moment)
         finally:
             os.close(root)
+
+    def _require_same_tree(self) -> None:
+        """Raise ``_AnotherTree`` if the root's path leads to another folder than the one that is looked at.
+
+        Rules, ledger and bytes are read by paths: those of an unmounted disk are gone while its folders can be listed.
+        """
+        try:
+            status = self._root.stat()
+        except OSError:
+            raise _AnotherTree from None
+        if (status.st_dev, status.st_ino) != self._root_seen:
+            raise _AnotherTree
 
     def _start(self) -> None:
         if self._last is None:
@@ -250,8 +276,11 @@ class Scanner:
 
     def _read_rules(self, moment: Moment) -> Reading:
         texts = dict(self._texts)
-        before, self._reading = self._reading, self._rulebook.read(self._texts, moment.now)
+        reading = self._rulebook.read(texts, moment.now)
+        self._require_same_tree()
+        before, self._reading = self._reading, reading
         self._cache_outdated |= texts != self._texts
+        self._texts = texts
         self._shelf.problems.report("rules", self._reading.problems, moment.now)
         if before is None or before.rules_for_files != self._reading.rules_for_files:
             self._inventory.reset(self._reading.config.components)
@@ -285,6 +314,7 @@ class Scanner:
             memos = [job.group.memo for job in look.jobs]
             again = examine(look.jobs, self._digests, look.rules, moment)
             self._cache_outdated |= any(job.group.memo is not memo for job, memo in zip(look.jobs, memos, strict=True))
+            self._require_same_tree()
             self._reschedule(look.due, again)
         else:
             self._due = {}

@@ -69,6 +69,14 @@ class Watcher:
         self._next_full = 0.0
         self._busy_since: float | None = None
         self._pause = 1.0
+        self._listener: Listener | None = None
+        self.failing: str | None = None
+        """Why the last look at the tree came to nothing; ``None`` after one that did."""
+
+    @property
+    def unwatched(self) -> str | None:
+        """Why nobody tells of changes now, which are then found late; ``None`` while somebody does."""
+        return None if self._listener is None else self._listener.trouble
 
     def request_rescan(self, path: str | None) -> None:
         """Look at a path soon, or at everything: somebody found it other than the catalogue says. From any thread."""
@@ -87,7 +95,7 @@ class Watcher:
         stopped = asyncio.create_task(stop.wait())
         stopped.add_done_callback(lambda _: woken.set())
         options = self._options
-        listener = Listener(
+        listener = self._listener = Listener(
             self._scanner.root, self._heard, options.poll, int(options.poll_seconds * 1000), options.source
         )
         threads = ThreadPoolExecutor(1, thread_name_prefix="scan")
@@ -158,12 +166,17 @@ class Watcher:
             result, changes = await work
         except HashingStopped:
             return
-        except Exception:  # noqa: BLE001 -- a scan that fails must not end the watching
+        except Exception as error:  # noqa: BLE001 -- a scan that fails must not end the watching
             _log.exception("the scan failed; trying again in %.0f s", self._pause)
+            self.failing = (
+                f"a look at {self._scanner.root} failed, so the catalogue of the last one stays in force: "
+                f"{type(error).__name__}: {error}"
+            )
             self._next_full = monotonic() + self._pause
             self._pause = min(2 * self._pause, self._options.longest_pause_seconds)
             return
         self._pause = 1.0
+        self.failing = None
         self._schedule(result, everything)
         self._announce(result, before, changes)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from repo_server.credentials import Credentials
-from repo_server.feed import Feed
+from repo_server.feed import TreeFeed
 from repo_server.heart import Heart
 from repo_server.recording import Recording
 from repo_server.settings import Settings
@@ -55,7 +55,7 @@ class MainProcess:
     def __init__(
         self,
         settings: Settings,
-        feed: Feed,
+        feed: TreeFeed,
         recording: Recording | None,
         heart: Heart,
         launch: Launch,
@@ -76,6 +76,7 @@ class MainProcess:
         self._conditions = Conditions()
         self._conditions.watch("workers_missing", self._missing)
         self._conditions.watch("scan_stalled", heart.symptom)
+        feed.watch(self._conditions)
         if recording is not None:
             recording.watch_keeping(self._conditions)
         self._leave = asyncio.Event()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.scanning import Scans, codes, offered
 from support.trees import Tree
+
+from repo_server.tree import scan
+from repo_server.tree.rules import RuleBook
 
 NAMES = [f"service-linux-amd64-1.{number}.0.tar.gz" for number in range(10)]
 
@@ -33,6 +37,37 @@ def scans(tree: Tree) -> Scans:
     scans = Scans(tree.root)
     assert len(offered(scans.full())) == 10
     return scans
+
+
+@pytest.mark.parametrize("place", [(RuleBook, "read"), (scan, "examine")], ids=["rules", "bytes"])
+def test_a_tree_that_goes_in_the_middle_of_a_look_takes_nothing_with_it(
+    tree: Tree, scans: Scans, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str]
+) -> None:
+    """A disk is unmounted: its folders can still be listed, and its rules and bytes are gone."""
+    owner, name = place
+    really, away = getattr(owner, name), tree.root.with_name("away")
+
+    def gone(*arguments: Any) -> Any:
+        if tree.root.exists():
+            tree.root.rename(away)
+        return really(*arguments)
+
+    before = scans.full()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, gone)
+        (tree.root / "all" / f"{NAMES[0]}.channel").write_text("beta\n")
+        result = scans.full()
+    assert offered(result) == offered(before)
+    assert codes(result) == {"": "tree_unreadable"}
+    tree.root.mkdir()
+    result = scans.full()
+    assert offered(result).keys() == offered(before).keys()
+    assert "mass_removal" in codes(result)[""]
+    tree.root.rmdir()
+    away.rename(tree.root)
+    result = scans.full()
+    assert codes(result) == {}
+    assert offered(result)[f"all/{NAMES[0]}"].channel == "beta"
 
 
 def test_half_of_the_releases_may_go_without_a_word(tree: Tree, scans: Scans) -> None:

@@ -51,6 +51,38 @@ def fill(folder: Path) -> Tree:
     return tree
 
 
+def conditions(server: RunningServer) -> set[str]:
+    response = server.get("/readyz")
+    assert response.status == 200, "agents are served"
+    return {item["code"] for item in response.json()["conditions"]}
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "workers"])
+def test_a_tree_that_is_gone_or_another_is_said_by_name_wherever_one_looks(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """An unmounted disk, a folder exchanged by mistake: agents are served the last good catalogue (L26)."""
+    folder, away = tmp_path / "tree", tmp_path / "away"
+    fill(folder)
+    with running(folder, tmp_path / "state", *options) as server:
+        assert conditions(server) == set()
+        folder.rename(away)
+        server.post("/v1/rescan", b"{}")
+        wait_until(lambda: conditions(server) >= {"tree_unreadable"}, "it is gone", server.log_path)
+        folder.mkdir()
+        server.post("/v1/rescan", b"{}")
+        wait_until(lambda: conditions(server) >= {"mass_removal", "no_root"}, "it is empty", server.log_path)
+        assert server.offered() == {"service": "1.2.3"}
+        assert 'repo_server_condition{code="mass_removal"' in server.get("/metrics").data.decode()
+        assert "4 of 4 releases are gone at once" in str(server.get("/v1/problems").json()["server"])
+        assert server.log.count('"condition":"mass_removal"') == 1
+        folder.rmdir()
+        away.rename(folder)
+        server.post("/v1/rescan", b"{}")
+        wait_until(lambda: not conditions(server), "it is over", server.log_path)
+        assert "mass_removal is over" in server.log
+
+
 @needs_mounts
 @pytest.mark.root
 def test_an_unmounted_tree_stays_offered_and_is_said_until_it_is_back(tmp_path: Path) -> None:
@@ -63,6 +95,7 @@ def test_an_unmounted_tree_stays_offered_and_is_said_until_it_is_back(tmp_path: 
         with running(folder, tmp_path / "state") as server, load(server.url) as asking:
             subprocess.run(["umount", "--lazy", folder], check=True)
             wait_until(lambda: "mass_removal" in problems(server), "it is said", server.log_path)
+            wait_until(lambda: "mass_removal" in conditions(server), "the server says it as well", server.log_path)
             asking.wait_for(200)
             assert server.offered() == {"service": "1.2.3"}
             assert server.get(f"/v1/packages/{SERVICE}").status == 404

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -244,6 +245,31 @@ def test_names_that_are_not_utf8_stop_the_library_but_not_the_watching(
     with caplog.at_level(logging.WARNING):
         run(work)
     assert "starts again" in caplog.text
+
+
+def test_errors_in_the_listener_that_do_not_end_are_logged_once_and_said_until_they_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody touches an undecodable name again and again, or the system has no watches left."""
+    broken = threading.Event()
+    broken.set()
+
+    def stumbling(*paths: object, **options: Any) -> Iterator[set[Any]]:
+        for changes in watchfiles.watch(*paths, **options):  # type: ignore[arg-type]
+            if broken.is_set():
+                raise RuntimeError("the library stumbled")
+            yield changes
+
+    listener = Listener(tmp_path, lambda _: None, source=stumbling, steady_seconds=0.5)
+    listener.start()
+    try:
+        run(lambda: wait_for(lambda: listener.trouble is not None))
+        assert "the library stumbled" in str(listener.trouble)
+        broken.clear()
+        run(lambda: wait_for(lambda: listener.trouble is None))
+    finally:
+        listener.stop()
+    assert caplog.text.count("starts again") == 1
 
 
 def test_an_error_in_the_listener_is_logged_and_it_starts_again(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
