@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
@@ -31,6 +32,13 @@ LINUX = Platform(Os.LINUX, Arch.AMD64)
 ARM = Platform(Os.LINUX, Arch.ARM64)
 MAC = Platform(Os.MACOS, Arch.ARM64)
 NOW = datetime(2026, 11, 21, 18, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+NOBODY = Rollout(NOW - HOUR, 0.0, 0.0)
+EVERYBODY = Rollout(NOW - HOUR, 1.0, 1.0)
+PAUSED = Rollout(NOW - HOUR, 1.0, 1.0, paused=True)
+HALTED = replace(PAUSED, halted=True)
+TOMORROW = Rollout(NOW + 24 * HOUR, 1.0, 1.0)
+START = b'"start": "2026-11-21T18:00:00Z"'
 DEVICE_ID = "0b1c2d3e-4f50-4a6b-8c7d-9e0f1a2b3c4d"
 SIGNATURE = ReleaseSignature("ab" * 32, "MEUC")
 
