@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -38,14 +38,13 @@ FROM unnest(%(ids)s::uuid[], %(keys)s::text[], %(kinds)s::text[], %(shown)s::tex
 JOIN moved ON moved.subject = e.key
 ON CONFLICT DO NOTHING
 """
-_PAGE = """
-SELECT event_id, occurred_at, kind, subject, actor, source, details FROM event_log
-WHERE (%(kind)s::text IS NULL OR kind = %(kind)s)
-    AND (%(subject)s::text IS NULL OR subject = %(subject)s)
-    AND (%(since)s::timestamptz IS NULL OR occurred_at >= %(since)s)
-    AND (%(before)s::timestamptz IS NULL OR (occurred_at, event_id) < (%(before)s, %(before_id)s::uuid))
-ORDER BY occurred_at DESC, event_id DESC LIMIT %(limit)s
-"""
+# Only what is asked for stands in the statement: a prepared one with "or nothing is asked" uses no index.
+_CONDITIONS = {
+    "kind": "kind = %(kind)s",
+    "subject": "subject = %(subject)s",
+    "since": "occurred_at >= %(since)s",
+    "before": "(occurred_at, event_id) < (%(before)s, %(before_id)s::uuid)",
+}
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -90,6 +89,17 @@ def write_changes(changes: tuple[Change, ...], at: datetime) -> Callable[[Connec
     return write
 
 
+def page_query(wanted: Mapping[str, Any], limit: int) -> tuple[str, dict[str, Any]]:
+    """Return the statement for a page of events, newest first, and its values; filters that are ``None`` count not."""
+    values = {name: value for name, value in wanted.items() if value is not None}
+    conditions = [text for name, text in _CONDITIONS.items() if name in values]
+    query = f"""
+    SELECT event_id, occurred_at, kind, subject, actor, source, details FROM event_log
+    WHERE {" AND ".join(conditions) or "true"} ORDER BY occurred_at DESC, event_id DESC LIMIT %(limit)s
+    """  # noqa: S608 -- constants
+    return query, values | {"limit": limit}
+
+
 @dataclass(frozen=True, slots=True)
 class EventReader:
     """Reads the event log; every method raises ``DatabaseAway``."""
@@ -107,10 +117,10 @@ class EventReader:
 
     async def page(self, wanted: dict[str, Any], limit: int) -> list[dict[str, Any]]:
         """Return events, newest first; ``wanted`` may have kind, subject, since, before with before_id."""
-        values = dict.fromkeys(("kind", "subject", "since", "before", "before_id")) | wanted | {"limit": limit}
+        query, values = page_query(wanted, limit)
 
         async def read(connection: Connection) -> list[dict[str, Any]]:
             async with connection.cursor(row_factory=dict_row) as cursor:
-                return await (await cursor.execute(_PAGE, values)).fetchall()
+                return await (await cursor.execute(query, values)).fetchall()
 
         return await self.database.ask(read)

@@ -11,7 +11,9 @@ from support.databases import TestDatabase
 
 from repo_server.store import TooSlow
 from repo_server.store.database import POOL_SIZE, Connection, Database
+from repo_server.store.events import page_query
 from repo_server.store.failures import _SIGNATURES, MAX_VERSIONS, FailureReader
+from repo_server.store.migrate import migrate
 
 
 async def sleep(connection: Connection) -> None:
@@ -79,3 +81,15 @@ def test_failures_are_found_by_an_index_and_answered_within_bounds(database: Tes
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {_SIGNATURES}", values))
     assert "_received_at_idx" in plan, plan
     assert "Seq Scan" not in plan, plan
+
+
+def test_events_are_found_by_an_index_whatever_is_asked_of_them(database: TestDatabase) -> None:
+    migrate(database.url)
+    asked: list[dict[str, object]] = [{}, {"kind": "recall"}, {"subject": "x"}, {"since": datetime.now(UTC)}]
+    with psycopg.connect(database.url) as connection:
+        connection.execute("SET enable_seqscan = off")
+        for wanted in asked:
+            query, values = page_query({"kind": None, **wanted}, 100)
+            plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query}", values))
+            assert "Seq Scan" not in plan, plan
+            assert "Filter" not in plan, plan
