@@ -2,71 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import gzip
 import json
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.agent_http import Reply, Request, ScriptedServer, scripted_server
-from support.agent_tls import Tls, make_tls
+from support.asking import ANSWER, PATIENT, QUICK, answering, asking, dripping_headers, endless, good
 
-from agent.backoff import full_jitter, retry_after_seconds
-from agent.client import MAX_ANSWER_BYTES, Client, Retries
 from agent.codes import Code
-from agent.errors import NetworkFailure
-from agent.http import Timeouts, Transport
 from agent.schedule import DEFAULT_INTERVAL, LONGEST, after_answer
-from repo_server.core.wire import CheckRequest, CheckResponse, StatusRequest
-
-NOW = dt.datetime(2026, 11, 21, 17, 0, tzinfo=dt.UTC)
-REQUEST = CheckRequest("1.0.0", "linux", "amd64", "stable", ())
-ANSWER = json.dumps(
-    {"updates": [], "channel": "stable", "channel_source": "default", "reasons": [], "next_check_seconds": 60,
-     "catalogue": 1, "from_the_future": True}
-).encode()  # fmt: skip
-PATIENT = Timeouts()
-QUICK = Timeouts(connect=5.0, read=0.5, headers=1.0, exchange=1.0)
-"""For servers that never answer: how slow this machine is decides nothing."""
-
-
-def good(_: Request, reply: Reply) -> None:
-    reply.json(ANSWER)
-
-
-@dataclass
-class Asking:
-    """A client with the pauses it made."""
-
-    client: Client
-    pauses: list[float]
-
-    def check(self) -> CheckResponse:
-        return self.client.check(REQUEST)
-
-    def failure(self) -> NetworkFailure:
-        with pytest.raises(NetworkFailure) as caught:
-            self.check()
-        return caught.value
-
-
-def asking(*servers: str, mirrors: tuple[str, ...] = (), rounds: int = 1, **transport: Any) -> Asking:
-    pauses: list[float] = []
-    sender = Transport(servers, mirrors, secret="s3cret", **{"timeouts": PATIENT, **transport})
-    client = Client(
-        sender,
-        servers,
-        sleep=pauses.append,
-        random=lambda: 0.5,
-        now=lambda: NOW,
-        retries=Retries(rounds=rounds),
-    )
-    return Asking(client, pauses)
+from repo_server.core.wire import StatusRequest
 
 
 @pytest.fixture
@@ -138,18 +85,6 @@ def drip(_: Request, reply: Reply) -> None:
         reply.raw(b" ")
 
 
-def endless(_: Request, reply: Reply) -> None:
-    reply.raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-    while not reply.stopping.is_set():
-        reply.raw(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
-
-
-def dripping_headers(_: Request, reply: Reply) -> None:
-    reply.raw(b"HTTP/1.1 200 OK\r\n")
-    while not reply.stopping.wait(0.02):
-        reply.raw(b"x")
-
-
 def endless_interim(_: Request, reply: Reply) -> None:
     while not reply.stopping.wait(0.01):
         reply.raw(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -183,10 +118,6 @@ def nothing(_: Request, reply: Reply) -> None:
 def gibberish(_: Request, reply: Reply) -> None:
     reply.raw(b"SSH-2.0-x\r\n")
     reply.hang_up()
-
-
-def answering(status: int, body: bytes, **headers: str) -> Callable[[Request, Reply], None]:
-    return lambda _, reply: reply.send(status, body, **headers)
 
 
 HOSTILE: dict[str, tuple[Callable[[Request, Reply], None], Code]] = {
@@ -302,122 +233,3 @@ def test_a_server_that_names_its_time_is_not_asked_before_it(server: ScriptedSer
     failure = asking(server.url, rounds=3).failure()
     assert len(server.requests) == 1
     assert failure.retry_after_seconds == 120
-
-
-def test_a_redirect_within_the_configured_hosts_is_followed_without_the_secret_for_mirrors(
-    server: ScriptedServer,
-) -> None:
-    """NFR-SRV-010: the secret is for the servers only."""
-    with scripted_server(good) as mirror:
-        server.script = answering(308, b"", location=f"{mirror.url}/moved")
-        asking(server.url, mirrors=(mirror.url,)).check()
-        (moved,) = mirror.requests
-        assert (moved.method, moved.path) == ("POST", "/moved")
-        assert moved.body == server.requests[0].body
-        assert "x-commandit-updater-secret" not in moved.headers
-
-
-def test_a_redirect_to_another_server_of_ours_keeps_the_secret(server: ScriptedServer) -> None:
-    with scripted_server(good) as other:
-        server.script = answering(307, b"", location=f"{other.url}/v1/check")
-        asking(server.url, other.url).check()
-        assert other.requests[0].headers["x-commandit-updater-secret"] == "s3cret"
-
-
-def test_a_connection_is_used_again_after_a_whole_answer_and_not_after_half_of_one(server: ScriptedServer) -> None:
-    ask = asking(server.url)
-    server.script = endless
-    ask.failure()
-    server.script = good
-    ask.check()
-    ask.check()
-
-
-def test_an_answer_of_the_largest_size_is_read(server: ScriptedServer) -> None:
-    server.script = answering(200, ANSWER.ljust(MAX_ANSWER_BYTES))
-    asking(server.url).check()
-    server.script = answering(200, ANSWER.ljust(MAX_ANSWER_BYTES + 1))
-    assert asking(server.url).failure().code is Code.BAD_RESPONSE
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    """Make a certificate for 127.0.0.1, a server that has it and a client that trusts it."""
-    return make_tls(tmp_path_factory.mktemp("tls"))
-
-
-def test_tls_is_used_and_the_pinned_key_must_be_the_servers(tls: Tls) -> None:
-    """NFR-SEC-001, NFR-SEC-005; one of several pins is enough, so that keys can be rotated."""
-    with scripted_server(good, tls.server) as server:
-        asking(server.url, tls=tls.client).check()
-        asking(server.url, tls=tls.client, pinned_spki=["x" * 44, tls.pin]).check()
-        requests = len(server.requests)
-        failure = asking(server.url, tls=tls.client, pinned_spki=["x" * 44], rounds=3).failure()
-        assert failure.code is Code.TLS
-        assert tls.pin in failure.message
-        # The secret was not sent to whoever has the other key.
-        assert len(server.requests) == requests
-
-
-def test_no_redirect_leads_out_of_tls(tls: Tls) -> None:
-    """NFR-SEC-001: the same host and port, and the secret would be read on the way."""
-    with scripted_server(good, tls.server) as server:
-        server.script = answering(307, b"", location=server.url.replace("https:", "http:"))
-        assert asking(server.url, tls=tls.client).failure().code is Code.REDIRECT_REFUSED
-
-
-def test_an_untrusted_certificate_is_refused(tls: Tls) -> None:
-    """NFR-SEC-001: with the system's own trust, in which the test's certificate is not."""
-    with scripted_server(good, tls.server) as server:
-        assert asking(server.url).failure().code is Code.TLS
-        assert server.requests == []
-
-
-def test_a_server_that_drips_headers_over_tls_is_cut_off_as_well(tls: Tls) -> None:
-    with scripted_server(dripping_headers, tls.server) as server:
-        assert asking(server.url, tls=tls.client, timeouts=QUICK).failure().code is Code.TIMEOUT
-
-
-def test_a_server_that_accepts_and_never_speaks_tls_is_left() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        failure = asking(url, timeouts=Timeouts(connect=0.5)).failure()
-    assert failure.code is Code.TIMEOUT
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("soon", None),
-        ("-5", None),
-        ("1.5", None),
-        ("٣", None),
-        ("0", 30),
-        ("120", 120),
-        (" 120 ", 120),
-        ("9" * 400, 86_400),
-        ("Sat, 21 Nov 2026 17:10:00 GMT", 600),
-        ("Sat, 21 Nov 2026 17:10:00", 600),
-        ("Sat, 21 Nov 2020 17:10:00 GMT", 30),
-        ("Sat, 21 Nov 9999 17:10:00 GMT", 86_400),
-        ("Sat, 41 Nov 2026 17:10:00 GMT", None),
-    ],
-)
-def test_retry_after_is_kept_within_30_seconds_and_24_hours(header: str | None, seconds: float | None) -> None:
-    """Design §8; junk is as if it were not there."""
-    assert retry_after_seconds(header, NOW) == seconds
-
-
-@given(header=st.text())
-def test_no_retry_after_raises(header: str) -> None:
-    seconds = retry_after_seconds(header, NOW)
-    assert seconds is None or 30 <= seconds <= 86_400
-
-
-@given(attempt=st.integers(0, 10_000), random=st.floats(0, 1, exclude_max=True))
-def test_full_jitter_stays_between_nothing_and_the_longest(attempt: int, random: float) -> None:
-    """NFR-REL-001."""
-    pause = full_jitter(attempt, 1.0, 30.0, lambda: random)
-    assert 0 <= pause <= min(30.0, 2.0 ** min(attempt, 10))
