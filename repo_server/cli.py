@@ -16,7 +16,8 @@ from repo_server.access.auth import CredentialsInvalid, Role
 from repo_server.access.tokens import Token, TokenError, add_token, list_tokens, revoke_token
 from repo_server.app import serve, wall_clock, work
 from repo_server.checkconfig import Finding, check, worst
-from repo_server.failures import FAILED, REFUSED, USAGE, exit_code
+from repo_server.doubts import doubts
+from repo_server.failures import FAILED, USAGE, exit_code, sentence
 from repo_server.openapi import document
 from repo_server.operations import API
 from repo_server.servicemanager import ServiceManager
@@ -32,7 +33,7 @@ from repo_server.settings import (
     read_settings,
     unknown_variables,
 )
-from repo_server.statefolder import StateExposed, StateInUse, prepare
+from repo_server.statefolder import StateError, require_state
 from repo_server.store import DatabaseAway, UrlInvalid
 from repo_server.store.owner import keep
 from repo_server.store.source import GivenServer
@@ -41,7 +42,7 @@ from repo_server.web.listener import StartError
 from repo_server.workers.link import MainProcessGone
 
 _CANNOT_START = (
-    SettingsInvalid, Unsafe, UrlInvalid, CredentialsInvalid, StartError, StateExposed, StateInUse, OSError,
+    SettingsInvalid, Unsafe, UrlInvalid, CredentialsInvalid, StartError, StateError, OSError,
 )  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ def serve_command(**flags: object) -> None:
             _log.warning("the environment variable %s is not a setting and is ignored", name)
         check_exposure(settings)
         check_places(settings)
+        for doubt in doubts(settings):
+            _log.warning(doubt)
         _say_what_is_not_there(settings)
         ended_well = serve(settings, manager, click.echo)
     except _CANNOT_START as error:
@@ -93,9 +96,10 @@ def serve_command(**flags: object) -> None:
 @main.command("check-config")
 @_with_settings
 def check_config_command(**flags: object) -> None:
-    """Say everything that is wrong with settings and files, without starting a server.
+    """Say everything that is wrong with settings and files, without starting a server or changing anything.
 
-    Takes the options of ``serve``. Ends with 0 if a server would start; 2: wrong usage, 3: unsafe, 1: the rest.
+    Takes the options of ``serve``. Ends with 0 if a server would start and serve; 2: wrong usage, 3: unsafe, 1: the
+    rest. What may be mended meanwhile, such as a database that does not answer, is a warning.
     """
     given = {name: value for name, value in flags.items() if value not in {None, ()}}
     unknown = [
@@ -116,7 +120,7 @@ def check_config_command(**flags: object) -> None:
 @main.command("worker", hidden=True)
 @click.option("--channel", type=int, required=True)
 @click.option("--number", type=int, required=True)
-@click.option("--log-level", required=True)
+@click.option("--log-level", required=True, type=click.Choice(["debug", "info", "warning", "error"]))
 def worker_command(channel: int, number: int, log_level: str) -> None:
     """Answer agents as one of several processes; started by the server itself."""
     configure(log_level, worker=number)
@@ -199,12 +203,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def token_add(name: str, state: Path, role: str, as_json: bool) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     try:
-        prepare(state)
         value = add_token(state, name, Role(role), wall_clock())
-    except StateExposed as error:
-        _end(error, REFUSED)
-    except (CredentialsInvalid, TokenError, OSError) as error:
-        _end(error, FAILED)
+    except (CredentialsInvalid, TokenError, StateError, OSError) as error:
+        _end(error, exit_code(error))
     click.echo(json.dumps({"name": name, "role": role, "token": value}) if as_json else value)
 
 
@@ -214,9 +215,10 @@ def token_add(name: str, state: Path, role: str, as_json: bool) -> None:
 def token_list(state: Path, as_json: bool) -> None:
     """List the tokens' names, roles and when they were made."""
     try:
+        require_state(state)
         tokens: list[Token] = list_tokens(state)
-    except (CredentialsInvalid, OSError) as error:
-        _end(error, FAILED)
+    except (CredentialsInvalid, StateError, OSError) as error:
+        _end(error, exit_code(error))
     if as_json:
         shown = [{"name": item.name, "role": item.role, "created": item.created.isoformat()} for item in tokens]
         click.echo(json.dumps(shown))
@@ -231,12 +233,13 @@ def token_list(state: Path, as_json: bool) -> None:
 def token_revoke(name: str, state: Path) -> None:
     """Make a token worthless; a running server forgets it within a second or two."""
     try:
+        require_state(state)
         revoke_token(state, name)
-    except (CredentialsInvalid, TokenError, OSError) as error:
-        _end(error, FAILED)
+    except (CredentialsInvalid, TokenError, StateError, OSError) as error:
+        _end(error, exit_code(error))
     click.echo(f"revoked {name}")
 
 
 def _end(error: object, code: int) -> NoReturn:
-    click.echo(f"repo-server: {error}", err=True)
+    click.echo(f"repo-server: {sentence(error)}", err=True)
     raise SystemExit(code)

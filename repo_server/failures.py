@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from repo_server.access.auth import CredentialsInvalid
 from repo_server.settings import SettingsInvalid, Unsafe
 from repo_server.statefolder import StateExposed, StateInUse
@@ -15,6 +18,26 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((Unsafe, StateExposed), REFUSED),
     ((StateInUse,), BUSY),
 )
+
+
+_ADVICE = {
+    errno.ENOENT: "does not exist; check the path",
+    errno.ENOTDIR: "leads through something that is no folder; check the path",
+    errno.EISDIR: "is a folder; expected a file",
+    errno.EACCES: "may not be read or written by this account; run as the server's own, or give it the right",
+    errno.EPERM: "may not be changed by this account; run as the server's own, or give it the right",
+    errno.EROFS: "is on a read-only file system; take another place",
+    errno.ENOSPC: "is on a disk that is full; make room",
+    errno.EDQUOT: "is on a disk whose quota is used up; make room",
+}
+
+
+def sentence(error: object) -> str:
+    """Return what is wrong, and for what the operating system says also what to do."""
+    if not isinstance(error, OSError) or not error.filename:
+        return str(error)
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    return f"{path} {_ADVICE.get(error.errno or 0, f'cannot be used: {error.strerror}')}"
 
 
 def exit_code(error: Exception) -> int:

@@ -8,16 +8,20 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from repo_server.access.addresses import parse_network
 from repo_server.access.buckets import Rate
+from repo_server.core.expected import in_words
 
 ENVIRONMENT_PREFIX = "REPO_SERVER_"
 CONFIG = "config"
 """Names the TOML file; a setting on the command line and in the environment only."""
+
+DEFAULT_PROXY_HEADER: Final = "x-forwarded-for"
 
 _LOCATION = re.compile(r"/(?:[A-Za-z0-9._~-]+/)+")
 _BASE_URL = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(?:/[A-Za-z0-9._~/\-]*)?")
@@ -74,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = ()
     proxy_header: Annotated[
         Literal["x-forwarded-for", "forwarded"], _help("The one header in which trusted proxies say it.")
-    ] = "x-forwarded-for"
+    ] = DEFAULT_PROXY_HEADER
     limit_address: Annotated[str, _help("Requests of one address, as COUNT/TIME (s, m, h) or off.")] = "50000/250s"
     limit_secret: Annotated[str, _help("Requests with one secret.")] = "200000/10s"  # noqa: S105 -- a rate
     limit_device: Annotated[str, _help("Requests of one device.")] = "60/1m"
@@ -199,7 +203,7 @@ def _converted(merged: Mapping[str, object], origin: Mapping[str, str]) -> Setti
         try:
             values[field.name] = msgspec.convert(merged[field.name], field.type, strict=False, dec_hook=_path)
         except msgspec.ValidationError as error:
-            problems.append(f"{_flag(field.name)} from {origin[field.name]}: {error}")
+            problems.append(f"{_flag(field.name)} from {origin[field.name]}: {in_words(error, field.type)}")
     if problems:
         raise SettingsInvalid(*problems)
     return Settings(**values)
@@ -212,8 +216,9 @@ def _flag(name: str) -> str:
 def _path(kind: type, value: object) -> object:
     if kind is not Path:
         raise NotImplementedError(f"no conversion to {kind}")
-    if not isinstance(value, str):
-        raise ValueError(f"Expected a path, got {value!r}")  # noqa: TRY004 -- msgspec reports ValueError as a mistake
+    # msgspec reports a ValueError as a mistake. An empty path would be the folder that one happens to stand in.
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"expected a path, found {value!r}")
     return Path(value).expanduser()
 
 
@@ -234,12 +239,25 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             yield f"--{name} {url!r}: expected http(s)://host[:port][/path]"
     if settings.x_accel is not None and not _LOCATION.fullmatch(settings.x_accel):
         yield f"--x-accel {settings.x_accel!r}: expected a location of nginx, like /release-files/"
-    if settings.redis_url is not None and not settings.redis_url.startswith(("redis://", "rediss://", "redis+unix://")):
+    if settings.database_url is not None and not settings.database_url.strip():
+        yield "--database-url is empty; expected postgresql://user@host/database, or leave it out"
+    if settings.redis_url is not None and not _is_redis(settings.redis_url):
         yield "--redis-url: expected redis://host:port, rediss://… or redis+unix:///path"
     for name in ("limit_address", "limit_secret", "limit_device", "limit_failures"):
         yield from _refused(name, Rate.parse, getattr(settings, name))
     for network in settings.trusted_proxy:
         yield from _refused("trusted_proxy", parse_network, network)
+
+
+def _is_redis(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme == "redis+unix":
+        return len(parts.path) > 1
+    return parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and port != 0
 
 
 def _refused(name: str, parse: Callable[[str], object], text: str) -> Iterator[str]:

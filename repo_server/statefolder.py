@@ -4,7 +4,8 @@
 
     StateError
     ├── StateInUse      another server holds it (exit code 4)
-    └── StateExposed    others can read it, or the file in question (exit code 3)
+    ├── StateExposed    others can read it, or the file in question (exit code 3)
+    └── StateUnusable   it is not there, cannot be made, or is no folder (exit code 1)
 """
 
 from __future__ import annotations
@@ -33,10 +34,30 @@ class StateExposed(StateError):
     """Accounts that have no business there can read or change the server's own data (NFR-SEC-007)."""
 
 
+class StateUnusable(StateError):
+    """The state folder is not there, cannot be made, or is no folder."""
+
+
 def prepare(folder: Path) -> None:
-    """Make the folder, private, if it is missing; raise ``StateExposed`` or ``OSError``."""
-    with contextlib.suppress(FileExistsError):
+    """Make the folder, private, if it is missing; raise ``StateExposed`` or ``StateUnusable``."""
+    try:
         folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise StateUnusable(f"--state {folder} cannot be made: {error.strerror}; take another place") from None
+    require_state(folder)
+
+
+def require_state(folder: Path) -> None:
+    """Raise ``StateUnusable`` or ``StateExposed`` unless a folder is there and private."""
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except OSError as error:
+        advice = "expected the state folder of a server" if isinstance(error, FileNotFoundError) else "look at the path"
+        raise StateUnusable(f"--state {folder}: {error.strerror}; {advice}") from None
+    if not is_folder:
+        raise StateUnusable(f"--state {folder} is not a folder; take another place")
     require_private(folder)
 
 

@@ -52,6 +52,8 @@ class Keys:
     """Id of a secret or name of a token → SHA-256 of it."""
     roles: Mapping[str, Role] = field(default_factory=lambda: MappingProxyType({}))
     """Name of a token → its role."""
+    doubts: tuple[str, ...] = ()
+    """What is taken and should not stay so, for people; never with a secret."""
 
     def match(self, presented: str) -> str | None:
         """Return whose secret was presented, comparing with every one in constant time."""
@@ -75,6 +77,7 @@ def parse_secrets(data: bytes, where: str) -> Keys:
     except UnicodeDecodeError as error:
         raise CredentialsInvalid(f"{where} is not UTF-8 at byte {error.start}") from None
     keys: dict[str, bytes] = {}
+    doubts = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -87,13 +90,16 @@ def parse_secrets(data: bytes, where: str) -> Keys:
                 "openssl rand -hex 32"
             )
         if len(secret) < _WEAK_SECRET:
-            _log.warning("%s line %d: the secret of %r is short enough to guess", where, number, name)
+            doubts.append(
+                f"{where} line {number}: the secret of {name!r} is short enough to guess; make one with: "
+                "openssl rand -hex 32"
+            )
         if name in keys:
             raise CredentialsInvalid(f"{where} line {number}: {name!r} is there twice; give each secret its own id")
         keys[name] = digest(secret)
     if not keys:
         raise CredentialsInvalid(f"{where} holds no secret; expected at least one line id:secret")
-    return Keys(MappingProxyType(keys))
+    return Keys(MappingProxyType(keys), doubts=tuple(doubts))
 
 
 @dataclass(slots=True)
@@ -118,6 +124,8 @@ class KeyFile:
             return
         require_private(self.path)
         self.keys = self.parse(self.path.read_bytes()[:_MAX_FILE], str(self.path))
+        for doubt in self.keys.doubts:
+            _log.warning(doubt)
 
     def take_over(self, keys: Keys) -> None:
         """Begin with the keys that another process has in force, then with the file's if they are good."""

@@ -21,7 +21,7 @@ import msgspec
 
 from repo_server.access.auth import NAME, CredentialsInvalid, Keys, Role, digest
 from repo_server.core.expected import in_words
-from repo_server.statefolder import held
+from repo_server.statefolder import held, prepare
 from repo_server.tree.treeio import write_atomic
 
 TOKENS_NAME = "tokens.json"
@@ -59,9 +59,13 @@ def parse_tokens(data: bytes, where: str) -> Keys:
 
 
 def add_token(state: Path, name: str, role: Role, now: datetime) -> str:
-    """Make an operator's token, keep its hash, and return it; raise ``TokenExists`` or ``CredentialsInvalid``."""
+    """Make an operator's token, keep its hash, and return it; the state folder is made if it is missing.
+
+    Raise ``TokenExists``, ``CredentialsInvalid``, ``StateError`` or ``OSError``.
+    """
     if not NAME.fullmatch(name):
         raise CredentialsInvalid(f"token name {name!r}: expected letters, digits and . _ @ -, at most 64")
+    prepare(state)
     with held(state, "tokens.lock", wait=True):
         tokens = list_tokens(state)
         if any(token.name == name for token in tokens):

@@ -11,10 +11,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -53,6 +55,18 @@ def require_tree(tree: Path) -> None:
         raise TreeUnusable(f"--tree {tree} cannot be read: {error.strerror}") from error
 
 
+def require_address(host: str, port: int) -> None:
+    """Raise ``AddressUnusable`` if it cannot be listened on; one that is taken already is fine."""
+    family, address = _address(host, port)
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise _unusable(host, port, error) from error
+
+
 @contextlib.contextmanager
 def listening(settings: Settings, manager: ServiceManager) -> Iterator[socket.socket]:
     """Take the address, first of all: a second server on it must fail before it touches anything.
@@ -76,23 +90,30 @@ def listening(settings: Settings, manager: ServiceManager) -> Iterator[socket.so
 @contextlib.contextmanager
 def _bound(settings: Settings) -> Iterator[socket.socket]:
     host, port = settings.host, settings.port
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        listener = socket.socket(family, kind)
-    except OSError as error:
-        raise AddressUnusable(f"cannot listen on {host}: {error}; check --host") from error
-    with listener:
+    family, address = _address(host, port)
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen(_BACKLOG)
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise AddressUnusable(f"cannot listen on {host} port {port}: {reason}; choose another --port") from error
+            raise _unusable(host, port, error) from error
         listener.setblocking(False)
         yield listener
+
+
+def _address(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "that is no host's name"
+        raise AddressUnusable(f"cannot listen on {host}: {reason}; check --host") from error
+    return family, address
+
+
+def _unusable(host: str, port: int, error: OSError) -> AddressUnusable:
+    advice = "check --host" if error.errno == errno.EADDRNOTAVAIL else "choose another --port"
+    return AddressUnusable(f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; {advice}")
 
 
 def url_of(settings: Settings, listener: socket.socket) -> str:

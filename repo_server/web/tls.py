@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from repo_server.statefolder import StateError, require_private
 from repo_server.web.listener import TlsUnusable
@@ -47,8 +49,8 @@ class Tls:
         try:
             require_private(self.key)
             self._put_in_force(self.certificate, self.key)
-        except (OSError, ValueError, ssl.SSLError) as error:
-            raise TlsUnusable(f"--tls-cert {self.certificate}, --tls-key {self.key}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise TlsUnusable(f"--tls-cert {self.certificate}, --tls-key {self.key}: {self._why(error)}") from error
 
     def take_over(self, pem: Pem, private: Path) -> None:
         """Begin with the pair that another process has in force, then with the files' if it is good.
@@ -100,10 +102,30 @@ class Tls:
         return f"the certificate {self.certificate} ends on {self.expires:%Y-%m-%d %H:%M} UTC; renew it"
 
     def _put_in_force(self, certificate: Path, key: Path) -> None:
-        context, pem = _context(certificate, key), (certificate.read_bytes(), key.read_bytes())
+        # Read first: OpenSSL does not say which of the files is missing.
+        pem = certificate.read_bytes(), key.read_bytes()
+        context = _context(certificate, key)
         expires = x509.load_pem_x509_certificate(pem[0]).not_valid_after_utc
         # One assignment each; a handshake on the event loop takes one or the other.
         self._current, self.expires, self.pem = context, expires, pem
+
+    def _why(self, error: Exception) -> str:
+        """Say what OpenSSL means."""
+        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+            return f"{error.filename}: {error.strerror}"
+        try:
+            leaf = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+        except ValueError:
+            return f"{self.certificate} is no certificate; expected PEM, -----BEGIN CERTIFICATE-----"
+        try:
+            private = load_pem_private_key(self.key.read_bytes(), None)
+        except TypeError:
+            return f"{self.key} has a passphrase, which nobody is there to type; expected a key without one"
+        except (ValueError, UnsupportedAlgorithm):
+            return f"{self.key} is no private key; expected PEM, -----BEGIN PRIVATE KEY-----"
+        if private.public_key() != leaf.public_key():
+            return f"{self.key} is not the key of the first certificate in {self.certificate}"
+        return str(error)
 
     def _newest(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         """Switch a handshake to the newest pair; called for each, also without a name."""
