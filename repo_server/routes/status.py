@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 import msgspec
@@ -13,6 +14,7 @@ from repo_server.core.instants import has_utc
 from repo_server.core.wire import RejectedRecord, StatusRequest, StatusResponse, UpdateRecord
 from repo_server.routes.context import Context, RecordsUnavailable
 from repo_server.web.http import STATUS_BODY_BYTES, Call, HttpError, decode, method_not_allowed, require_json
+from repo_server.web.pieces import NotInPieces, elements, members
 
 PATH = "/v1/status"
 RETRY_SECONDS = 60
@@ -28,6 +30,8 @@ class _OnlyId(msgspec.Struct):
 
 
 _id_decoder = msgspec.json.Decoder(_OnlyId)
+_text_decoder = msgspec.json.Decoder(str)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 async def status(context: Context, call: Call) -> None:
@@ -36,7 +40,7 @@ async def status(context: Context, call: Call) -> None:
         raise method_not_allowed("POST")
     context.guard.agent(call)
     require_json(call)
-    request = decode(await call.body(STATUS_BODY_BYTES), _decoder)
+    request = await _understand(await call.body(STATUS_BODY_BYTES))
     try:
         device_id = normalise_device_id(request.device_id)
     except DeviceIdInvalid as error:
@@ -60,6 +64,29 @@ async def status(context: Context, call: Call) -> None:
     await call.json(StatusResponse(tuple(accepted), tuple(rejected)))
 
 
+async def _understand(body: bytes) -> StatusRequest:
+    """Return the request, whose records need not even be JSON; raise ``HttpError`` 400 or 422 for the rest of it."""
+    try:
+        return decode(body, _decoder)
+    except HttpError as error:
+        if error.code != "malformed_json":
+            raise
+        # It may be one record only: half of a character, or nested too deeply. In a thread, for it takes its time.
+        try:
+            return await asyncio.to_thread(_in_pieces, body)
+        except NotInPieces:
+            raise error from None
+
+
+def _in_pieces(body: bytes) -> StatusRequest:
+    """Return the request with its records as they came; raise ``NotInPieces`` or ``HttpError``."""
+    found = members(body)
+    records = elements(found.get("records", b""))
+    found["records"] = b"[%b]" % b",".join([b"0"] * len(records))
+    whole = b"{%b}" % b",".join(b"%b:%b" % (msgspec.json.encode(name), value) for name, value in found.items())
+    return msgspec.structs.replace(decode(whole, _decoder), records=tuple(map(msgspec.Raw, records)))
+
+
 def _read(request: StatusRequest) -> tuple[list[UpdateRecord], list[RejectedRecord]]:
     """Decode each record by itself, so that a bad one does not hold up the others."""
     records: list[UpdateRecord] = []
@@ -67,7 +94,7 @@ def _read(request: StatusRequest) -> tuple[list[UpdateRecord], list[RejectedReco
     for raw in request.records:
         try:
             records.append(_within_calendar(_record_decoder.decode(raw)))
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except _UNREADABLE as error:
             rejected.append(RejectedRecord(_id_of(raw), "invalid_record", in_words(error, UpdateRecord)))
     return records, rejected
 
@@ -88,8 +115,14 @@ def _attempts(records: list[UpdateRecord]) -> list[str]:
 
 
 def _id_of(raw: msgspec.Raw) -> str | None:
+    """Return the id of a record that cannot be read, as far as it has one that can."""
     try:
         found = _id_decoder.decode(raw).record_id
-    except (msgspec.MsgspecError, RecursionError):
+    except msgspec.ValidationError:
         return None
+    except _UNREADABLE:
+        try:
+            found = _text_decoder.decode(members(bytes(raw)).get("record_id", b""))
+        except (NotInPieces, *_UNREADABLE):
+            return None
     return None if found is None else found[:128]

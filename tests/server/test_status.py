@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -84,6 +85,53 @@ def test_a_bad_record_is_rejected_by_itself(server: RunningServer, bad: Any) -> 
     assert rejected["error_code"] == "invalid_record"
     assert rejected["message"]
     assert rejected["record_id"] == (bad.get("record_id") if isinstance(bad, dict) else None)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        rb'{"name": "\ud800"}', rb'{"\udfff": 1}', b'{"name": "a\0b"}', b'{"name": "\xff"}', b'{"n": 1e999}',
+        b'{"n": 01}', b'{"n": NaN}', b'{"n": ' + b"9" * 5000 + b"}", rb'{"path": "C:\x"}',
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+    ids=["half a character", "in a name", "NUL", "no UTF-8", "a large float", "a leading zero", "NaN", "a large number",
+         "an unknown escape", "deep"],
+)  # fmt: skip
+def test_a_record_that_is_no_json_is_rejected_by_itself(server: RunningServer, details: bytes) -> None:
+    before, after, bad = record(), record(error_message='"], [{'), record()
+    texts = [json.dumps(item).encode() for item in (before, bad, after)]
+    texts[1] = texts[1][:-1] + b', "details": ' + details + b"}"
+    device = b'"device_id": "6f1c2a34-0000-4000-8000-000000000001"'
+    response = server.post("/v1/status", b'{"records" :\n[%b ], %b}' % (b" , ".join(texts), device))
+    assert response.status == 200, response.data
+    answer = response.json()
+    assert answer["accepted"] == [before["record_id"], after["record_id"]]
+    [rejected] = answer["rejected"]
+    assert (rejected["record_id"], rejected["error_code"]) == (bad["record_id"], "invalid_record")
+    assert rejected["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (rb'{"device_id": "x", "records": ["\ud800"]}', 422, "invalid_device_id"),
+        (rb'{"device_id": "\ud800", "records": []}', 400, "malformed_json"),
+        (rb'{"device_id": 1, "records": ["\ud800"]}', 422, "invalid_request"),
+        (rb'{"records": ["\ud800"]}', 422, "invalid_request"),
+        (rb'{"device_id": "x", "records": ["\ud800"' + b", 1" * 500 + b"]}", 422, "invalid_request"),
+        (rb'{"device_id": "x", "records": [["\ud800"]}', 400, "malformed_json"),
+        (rb'{"device_id": "x", "records": {"\ud800": 1}}', 422, "invalid_request"),
+        (rb'["\ud800"]', 422, "invalid_request"),
+        (b'{"device_id": "' + rb"\"" * 400_000, 400, "malformed_json"),
+        (b'{"device_id": "x", "records": [' + b"[{" * 400_000, 400, "malformed_json"),
+    ],
+    ids=range(10),
+)
+def test_a_batch_that_is_no_json_beyond_its_records_is_refused_at_once(
+    server: RunningServer, body: bytes, status: int, code: str
+) -> None:
+    response = server.post("/v1/status", body)
+    assert (response.status, response.json()["error_code"]) == (status, code)
 
 
 def test_what_postgresql_cannot_hold_is_stored_without_it(server: RunningServer) -> None:
