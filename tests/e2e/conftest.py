@@ -1,4 +1,4 @@
-"""Machines with a real booted systemd, for the tests that ask for one."""
+"""An endpoint and a server of its own; machines with a real booted systemd, for the tests that ask for one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,22 @@ from pathlib import Path
 
 import pytest
 from simulators.repository import Repository
+from support.endpoints import Endpoint, endpoint_in
 from support.machine import Machine, base_system, cache_folder, machine_on, why_not
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    """Give a server with an empty tree."""
+    with Repository(tmp_path / "downloads") as repository:
+        yield repository
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
+    """Give an endpoint on which nothing is installed."""
+    with endpoint_in(tmp_path / "endpoint") as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from simulators.repository import Failing, Repository
 from support.agent_http import scripted_server
 from support.agent_tls import make_tls
 from support.components import Package
-from support.endpoints import Endpoint, endpoint_in
+from support.endpoints import Endpoint
 from support.programs import run
 
 from agent.durable import save
@@ -37,12 +37,6 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
         package = Package("service", "1.0.0")
         repository.publish(package.name, package.build())
         yield repository
-
-
-@pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
-    with endpoint_in(tmp_path / "endpoint") as endpoint:
-        yield endpoint
 
 
 def test_an_installation_leaves_private_files_and_says_what_it_did(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.components import Package
-from support.endpoints import Endpoint, endpoint_in
+from support.endpoints import Endpoint
 from support.front import needs_nginx, nginx
 from support.server import running
 from support.trees import Tree
@@ -37,12 +36,6 @@ def tree(tmp_path: Path) -> Tree:
     tree.add(package.name, package.build())
     (tmp_path / "root.json").write_bytes(tree.root_json)
     return tree
-
-
-@pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
-    with endpoint_in(tmp_path / "endpoint") as endpoint:
-        yield endpoint
 
 
 def install(endpoint: Endpoint, home: Path, url: str, *more: str) -> None:
