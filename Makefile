@@ -10,7 +10,7 @@ PORT   ?= 8470
 # The tests of what decides, which must reach every branch of it.
 DECIDES := tests/core tests/agent/test_steps.py
 
-.PHONY: serve demo test crash coverage fuzz soak lint format bench agent-binary agent-package clean venv
+.PHONY: serve demo test crash coverage fuzz soak lint format bench agent-binary agent-package clean venv bytecode
 
 venv: $(STAMP)
 
@@ -25,9 +25,13 @@ serve: $(STAMP)  ## run the server on ./downloads with embedded PostgreSQL
 demo: $(STAMP)  ## the whole story with real processes: publish, promote, update, roll back, recall
 	@$(BIN)/python tools/demo.py
 
-# One more process than two cores: many tests wait for programs, machines and clocks.
-test: coverage  ## everything
-	$(BIN)/python -m pytest -n 3 $(foreach path,$(DECIDES),--ignore $(path))
+# More processes than two cores: many tests wait for programs, machines and clocks.
+test: bytecode coverage  ## everything
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(foreach path,$(DECIDES),--ignore $(path))
+
+# The tests start thousands of programs of ours, each of which would compile itself again.
+bytecode: $(STAMP)
+	@$(BIN)/python -m compileall -q repo_server agent tools tests/support tests/simulators tests/faults
 
 crash: $(STAMP)  ## the agent killed, refused by the disk and cut off from power at every call; ARGS=--help
 	@PYTHONPATH=tests $(BIN)/python -m crash $(ARGS)

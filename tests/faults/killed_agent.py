@@ -43,6 +43,8 @@ def main() -> None:
     """Run the agent with the killer behind it."""
     at, count_file = int(sys.argv[1]), Path(sys.argv[2])
     sys.argv[1:3] = []
+    # A file of byte code that is written once would be a change that comes once.
+    sys.dont_write_bytecode = True
     from agent.cli import commands
 
     killer = Killer(at)

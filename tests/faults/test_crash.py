@@ -24,7 +24,7 @@ def crash(*arguments: str) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("table", "sample"), [("update", 8), ("rollback", 6), ("reinstall", 3), ("uninstall", 3), ("install", 3)]
+    ("table", "sample"), [("update", 4), ("rollback", 3), ("reinstall", 2), ("uninstall", 2), ("install", 2)]
 )
 def test_whatever_happens_at_a_call_one_whole_set_is_in_place_and_running(table: str, sample: int) -> None:
     """NFR-REL-003: killed, killed again while recovering, refused by the disk in five ways, cut off from power."""

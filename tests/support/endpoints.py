@@ -91,8 +91,11 @@ class Endpoint:
     def runs_live(self, component: str) -> bool:
         """Whether exactly one program of a component runs, and from the folder that is installed now."""
         pids = self.processes().get(component, [])
-        live = self.paths.install(component)
-        return len(pids) == 1 and live.exists() and Path(f"/proc/{pids[0]}/cwd").stat().st_ino == live.stat().st_ino
+        if len(pids) == 1:
+            # Either may go while we look.
+            with suppress(FileNotFoundError):
+                return Path(f"/proc/{pids[0]}/cwd").stat().st_ino == self.paths.install(component).stat().st_ino
+        return False
 
     def kill_all(self) -> None:
         """End every program that was started in here, as a power cut would."""

@@ -36,7 +36,10 @@ def strace_works() -> bool:
     return subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not strace_works(), reason="needs strace, and the right to trace")
+pytestmark = [
+    pytest.mark.skipif(not strace_works(), reason="needs strace, and the right to trace"),
+    pytest.mark.timeout(300),
+]
 
 
 def killed_at_every_call(operator: Operator, *arguments: str | Path) -> Iterator[int]:
