@@ -22,7 +22,9 @@ _ANYBODY_SEES = (
     ErrorCode.MALFORMED_REQUEST,
     ErrorCode.DUPLICATE_HEADER,
     ErrorCode.RATE_LIMITED,
+    ErrorCode.REQUEST_TIMEOUT,
     ErrorCode.HEAD_TOO_LARGE,
+    ErrorCode.UNKNOWN_CODING,
     ErrorCode.INTERNAL_ERROR,
     ErrorCode.OVERLOADED,
 )

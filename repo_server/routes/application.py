@@ -54,6 +54,8 @@ _BELOW: tuple[tuple[str, Route], ...] = (
     (packages.METADATA, Route(packages.metadata, "metadata")),
     (f"{operator.DEVICES}/", Route(operator.device, "device", "query")),
 )
+_NOTHING = "-"
+"""Method and path in the audit where a client sent none that could be read."""
 _OK = b"content-type: application/json\r\ncontent-length: %d\r\n"
 
 _log = logging.getLogger(__name__)
@@ -124,6 +126,13 @@ class Application:
             lines, answer = _failed(call, _internal_error())
         traffic.finished(call, "check", perf_counter() - call.began)
         return call.status, lines, answer
+
+    def turned_away(self, client: tuple[str, int] | None, status: int, code: str, message: str) -> None:
+        """Count a connection that got an error before there was a request, and write its audit line."""
+        scope: Scope = {"type": "http", "method": _NOTHING, "path": _NOTHING, "headers": [], "client": client}
+        call = Call(scope, _no_receive, _no_send, peer_of(scope), perf_counter())
+        call.status, call.error = status, HttpError(status, code, message)
+        self.context.traffic.finished(call, "none", 0.0)
 
 
 def _failed(call: Call, error: HttpError) -> tuple[bytes, bytes]:

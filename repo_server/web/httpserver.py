@@ -7,13 +7,15 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import uvicorn
 
 from repo_server.web.connections import Connections
+from repo_server.web.handshakes import TlsListener
 
-HANDSHAKE_SECONDS = 10.0
-"""For the whole of TLS's handshake; before its end the connection does not count among the others."""
+SETTLE_SECONDS = 1.0
+"""What a handshake under way gets when the server stops; more than a round trip to the other side of the world."""
 
 
 class HttpServer(uvicorn.Server):
@@ -26,24 +28,31 @@ class HttpServer(uvicorn.Server):
         self.left = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so. Like uvicorn's, with less patience for handshakes that do not come."""
+        """Listen, and say so. Like uvicorn's, with an end to handshakes that do not come."""
         config = self.config
         protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
         make = partial(protocol, config=config, server_state=self.server_state, app_state=self.lifespan.state)
-        loop = asyncio.get_running_loop()
-        patience = None if config.ssl is None else HANDSHAKE_SECONDS
-        self.servers = [
-            await loop.create_server(
-                make, sock=one, ssl=config.ssl, ssl_handshake_timeout=patience, backlog=config.backlog
-            )
-            for one in sockets or []
-        ]
+        self.servers = [await self._listen(one, make) for one in sockets or []]
         self.started = True
         self.listening.set()
+
+    async def _listen(self, listener: socket.socket, make: Callable[[], asyncio.Protocol]) -> Any:
+        config = self.config
+        if config.ssl is None:
+            return await asyncio.get_running_loop().create_server(make, sock=listener, backlog=config.backlog)
+        tls = TlsListener(listener, make, config.ssl, self._connections)
+        tls.start()
+        return tls
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and end each one after its next answer, which says so."""
         self._connections.leaving = True
+        shaking = [server for server in self.servers if isinstance(server, TlsListener)]
+        for server in shaking:
+            server.close()
+            server.listener.close()
+        for server in shaking:
+            await server.settle(SETTLE_SECONDS)
         await super().shutdown(sockets)
 
     def leave(self) -> None:

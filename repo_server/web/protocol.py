@@ -39,6 +39,10 @@ class HeadTooLarge(Exception):
     """Raised into the parser, which ends with it."""
 
 
+class CodingUnknown(Exception):
+    """Raised into the parser, which ends with it."""
+
+
 class ShortWay(Protocol):
     """An ASGI application that answers some requests at once."""
 
@@ -54,6 +58,9 @@ class ShortWay(Protocol):
 
         ``head`` has the headers of the scope.
         """
+
+    def turned_away(self, client: tuple[str, int] | None, status: int, code: str, message: str) -> None:
+        """Take note of a connection that was given an error before there was a request."""
 
 
 class LimitedHttp(HttpToolsProtocol):
@@ -100,13 +107,13 @@ class LimitedHttp(HttpToolsProtocol):
                 return
             self._whole = data
         if self._in_head:
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse()
-                return
-            # Counted after the check: a read may carry a whole body behind its head, so one read more is let through.
+            # Counted before it is known where the head ends: a read may carry a whole body behind it.
             self._head_bytes += len(data)
         self._feed(data)
         self._whole = b""
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse()
+            return
         # Nearly every request arrives in one read and needs no clock.
         if self.arriving and self._timer is None:
             self._start_timer()
@@ -126,6 +133,8 @@ class LimitedHttp(HttpToolsProtocol):
             return
         if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
             raise HeadTooLarge
+        if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+            raise CodingUnknown
         self._in_head = False
         self._short_head = self._take_short_way(self._short_way)
         if self._short_head is None:
@@ -212,6 +221,10 @@ class LimitedHttp(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, HeadTooLarge):
                 self._refuse()
+                return
+            if isinstance(error.__context__, CodingUnknown):
+                message = "the transfer coding is not chunked; send the body with its length"
+                self._fail(b"501 Not Implemented", "unknown_coding", message)
                 return
             # Not in the log, as uvicorn would: anybody could fill it, without credentials.
             self.send_400_response("Invalid HTTP request received.")
@@ -315,6 +328,7 @@ class LimitedHttp(HttpToolsProtocol):
             % (status, length, headers, body)
         )
         self.transport.close()
+        self._short_way.turned_away(self.client, int(status[:3]), code, message)
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(self._known.request_seconds, self._too_slow)
@@ -326,8 +340,16 @@ class LimitedHttp(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._timer = None
-        if self.pipeline:
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
+        answering = cycle is not None and not cycle.response_complete
+        if self.transport.is_closing():
+            return
+        if self.pipeline or (answering and self._in_head):
             # It is we who do not read on: the answer to an earlier request is still being sent.
             self._start_timer()
-        elif not self.transport.is_closing():
+        elif answering or self._between:
+            # Who waits for the body finds it ended, and tells the audit; or it has not even begun to ask.
             self.transport.close()
+        else:
+            message = f"the request did not arrive within {self._known.request_seconds:g} s"
+            self._fail(b"408 Request Timeout", "request_timeout", message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import uuid
 from datetime import datetime
 from pathlib import Path
@@ -74,6 +75,22 @@ def test_every_request_leaves_a_line_with_every_required_field(tree: Tree, tmp_p
     text = (tmp_path / "state" / "audit.log").read_text()
     assert SECRET not in text + log
     assert "wrong-secret" not in text + log
+
+
+def test_a_connection_without_a_request_leaves_a_line(tree: Tree, tmp_path: Path) -> None:
+    """Whoever looks for a port that answers, or wears the server down, is in the audit too."""
+    with running(tree.root, tmp_path / "state", "--public-metrics", ready=False) as server:
+        for data in (b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+                connection.sendall(data)
+                while connection.recv(65536):
+                    pass
+        malformed, too_large = written(server, 2)
+        assert figure(server, "requests_total", endpoint="none", status="431") == 1
+    assert (malformed["status"], malformed["error_code"]) == (400, "malformed_request")
+    assert (too_large["status"], too_large["error_code"]) == (431, "head_too_large")
+    assert {line["address"] for line in (malformed, too_large)} == {"127.0.0.1"}
+    assert {(line["method"], line["path"], line["auth"]) for line in (malformed, too_large)} == {("-", "-", "none")}
 
 
 def test_the_lines_of_the_last_requests_are_written_before_the_end(tree: Tree, tmp_path: Path) -> None:

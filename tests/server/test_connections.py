@@ -40,6 +40,15 @@ def closed(connection: socket.socket) -> bool:
         return True
 
 
+def ended_after(connection: socket.socket) -> bool:
+    """Whether the server hangs up, with or without a word."""
+    connection.settimeout(30)
+    with contextlib.suppress(ConnectionError):
+        while connection.recv(65536):
+            pass
+    return True
+
+
 @pytest.fixture
 def _descriptors() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -91,8 +100,10 @@ def test_a_request_that_arrives_a_byte_at_a_time_is_given_up(tree: Tree, tmp_pat
         running(tree.root, tmp_path / "state", "--request-seconds", "2") as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=30) as in_head,
         socket.create_connection(("127.0.0.1", server.port), timeout=30) as in_body,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as stopped,
         socket.create_connection(("127.0.0.1", server.port), timeout=30) as silent,
     ):
+        stopped.sendall(b"POST /v1/check HTTP/1.1\r\nhost: x\r\n")
         # The second request of a connection, and the first of one.
         in_head.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         first = b""
@@ -112,7 +123,8 @@ def test_a_request_that_arrives_a_byte_at_a_time_is_given_up(tree: Tree, tmp_pat
         dripping = threading.Thread(target=drip)
         dripping.start()
         try:
-            assert [closed(connection) for connection in (in_head, in_body, silent)] == [True] * 3
+            assert b" 408 " in stopped.recv(65536)
+            assert [ended_after(connection) for connection in (in_head, in_body, stopped, silent)] == [True] * 4
         finally:
             ended.set()
             dripping.join()

@@ -282,8 +282,14 @@ def test_a_client_that_hangs_up_in_its_body_harms_nobody(server: RunningServer) 
             400,
             "malformed_request",
         ),
+        (
+            b"POST /v1/check HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            501,
+            "unknown_coding",
+        ),
+        (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 10_000, 431, "head_too_large"),
     ],
-    ids=["nul", "tls", "two lengths"],
+    ids=["nul", "tls", "two lengths", "gzip", "no end"],
 )
 def test_what_is_no_http_is_answered_like_every_other_error(
     server: RunningServer, head: bytes, status: int, code: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +89,64 @@ def test_both_versions_of_today_are_spoken(tree: Tree, tmp_path: Path, version: 
         context.wrap_socket(connection) as wrapped,
     ):
         assert wrapped.version() == {ssl.TLSVersion.TLSv1_2: "TLSv1.2", ssl.TLSVersion.TLSv1_3: "TLSv1.3"}[version]
+
+
+def tls_options(folder: Path) -> tuple[str, ...]:
+    certificate, key = make_certificate(folder)
+    return "--tls-cert", str(certificate), "--tls-key", str(key)
+
+
+def refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def descriptors(server: RunningServer) -> int:
+    return sum(1 for _ in Path(f"/proc/{server.process.pid}/fd").iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_handshakes_that_do_not_come_take_no_more_places_than_connections(tree: Tree, tmp_path: Path) -> None:
+    options = tls_options(tmp_path)
+    with running(tree.root, tmp_path / "state", *options, "--max-connections", "20", ready=False) as server:
+        with connected(server) as connection:
+            assert asked(connection, "/healthz")
+        before = descriptors(server)
+        with contextlib.ExitStack() as stack:
+            for _ in range(200):
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            with connected(server) as connection:
+                assert asked(connection, "/healthz")
+            assert descriptors(server) <= before + 20 + 2
+
+
+def test_a_client_in_its_handshake_is_answered_by_a_server_that_stops(tree: Tree, tmp_path: Path) -> None:
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    tls = context.wrap_bio(received, sent)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    with (
+        running(tree.root, tmp_path / "state", *tls_options(tmp_path), ready=False) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection,
+    ):
+        connection.sendall(sent.read())
+        received.write(connection.recv(65536))
+        server.process.terminate()
+        wait_until(lambda: refused(server.port), "it takes no more connections", server.log_path)
+        time.sleep(0.4)  # a client at the other side of the world
+        tls.do_handshake()
+        tls.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        connection.sendall(sent.read())
+        answer = b""
+        while b"200 OK" not in answer:
+            data = connection.recv(65536)
+            assert data, "it hung up without an answer"
+            received.write(data)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                answer += tls.read(65536)
+        assert server.process.wait(30) == 0
