@@ -28,7 +28,7 @@ from repo_server.routes.context import Context
 from repo_server.settings import Settings
 from repo_server.signals import on_signals
 from repo_server.store.fleet import Fleet
-from repo_server.supervise import Tasks, every, first_of, regularly
+from repo_server.supervise import Tasks, every, regularly
 from repo_server.telemetry.conditions import Conditions
 from repo_server.telemetry.exposition import Exposition
 from repo_server.telemetry.exposition import Source as FigureSource
@@ -42,6 +42,7 @@ from repo_server.telemetry.figures import (
 )
 from repo_server.traffic import Traffic
 from repo_server.tree.expiry import Expiry
+from repo_server.waiting import first_of
 from repo_server.web.connections import RESERVED_DESCRIPTORS, Connections
 from repo_server.web.files import FileSender
 from repo_server.web.httpserver import HttpServer

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from repo_server.waiting import pause
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,27 +49,11 @@ async def regularly(seconds: float, stop: asyncio.Event, work: Callable[[], None
     """Do something quick on the event loop again and again until ``stop`` is set."""
     while not stop.is_set():
         work()
-        try:
-            await asyncio.wait_for(stop.wait(), seconds)
-        except TimeoutError:
-            continue
+        await pause(stop, seconds)
 
 
 async def every(seconds: float, stop: asyncio.Event, work: Callable[[], None]) -> None:
     """Do something in a worker thread again and again until ``stop`` is set."""
     while not stop.is_set():
         await asyncio.to_thread(work)
-        try:
-            await asyncio.wait_for(stop.wait(), seconds)
-        except TimeoutError:
-            continue
-
-
-async def first_of(*waits: Coroutine[Any, Any, Any], seconds: float) -> None:
-    """Return when one of these ends, at the latest after so many seconds."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
+        await pause(stop, seconds)

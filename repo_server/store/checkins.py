@@ -20,6 +20,7 @@ from repo_server.store.identity import rename
 from repo_server.store.sightings import BESIDE, KNOWN, SHARED, TAKEN_UP, UPDATE, UPSERT, row_of
 from repo_server.store.tables import devices_are_ours
 from repo_server.store.text import clean_json
+from repo_server.waiting import first_of
 
 BATCH = 1000
 """Rows of one statement."""
@@ -74,17 +75,11 @@ class CheckInWriter:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write batches until ``stop`` is set, then what is left, if the database is there."""
-        stopped = asyncio.ensure_future(stop.wait())
-        try:
-            while not stop.is_set():
-                await _first_of(stopped, self._full.wait(), FLUSH_SECONDS)
-                ready = asyncio.ensure_future(self.database.wait_ready())
-                await asyncio.wait({stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
-                ready.cancel()
-                await self.flush()
+        while not stop.is_set():
+            await first_of(stop.wait(), self._full.wait(), seconds=FLUSH_SECONDS)
+            await first_of(stop.wait(), self.database.wait_ready())
             await self.flush()
-        finally:
-            stopped.cancel()
+        await self.flush()
 
     async def flush(self) -> None:
         """Write everything that waits now; stop at the first batch that the database does not take."""
@@ -204,11 +199,3 @@ def _statements(batch: dict[str, _CheckIn], *, beside: bool = False) -> Callable
         return [str(row[0]) for row in await cursor.fetchall()]
 
     return write
-
-
-async def _first_of(stopped: asyncio.Future[Any], other: Any, seconds: float) -> None:
-    waiting = asyncio.ensure_future(other)
-    try:
-        await asyncio.wait({stopped, waiting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()

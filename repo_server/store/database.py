@@ -24,6 +24,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 from repo_server.store import DatabaseAway, TooSlow, session
 from repo_server.store.migrate import migrate
 from repo_server.store.source import Source
+from repo_server.waiting import first_of, pause
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 _Value = TypeVar("_Value")
@@ -172,7 +173,7 @@ class Database:
                 # A database that is reached and of no use is not asked again and again.
                 failures = 1 if self.state is State.READY and self._broken is None else failures + 1
                 self._become(State.AWAY, str(error).strip())
-                await _sleep(stop, _BACKOFF[min(failures, len(_BACKOFF)) - 1])
+                await pause(stop, _BACKOFF[min(failures, len(_BACKOFF)) - 1])
 
     async def close(self) -> None:
         """Close the connections and stop PostgreSQL if it is ours."""
@@ -213,7 +214,7 @@ class Database:
     async def _until_lost(self, stop: asyncio.Event) -> None:
         """Return on ``stop``; raise ``DatabaseAway`` when the database does not answer any more."""
         while not stop.is_set():
-            await _either(stop, self._doubt, _PING_EVERY)
+            await first_of(stop.wait(), self._doubt.wait(), seconds=_PING_EVERY)
             self._doubt.clear()
             if not self.source.running():
                 raise DatabaseAway(f"{self.source} has ended")
@@ -264,17 +265,3 @@ def _cut(connection: Connection) -> None:
             twin.shutdown(socket.SHUT_RDWR)
         finally:
             twin.close()
-
-
-async def _sleep(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-
-
-async def _either(first: asyncio.Event, second: asyncio.Event, seconds: float) -> None:
-    waiting = {asyncio.ensure_future(first.wait()), asyncio.ensure_future(second.wait())}
-    try:
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()

@@ -22,6 +22,7 @@ from repo_server.store.counters import Counters
 from repo_server.store.database import DATA_ERRORS, RUN_SECONDS, Database
 from repo_server.store.entries import Entry, decode, encode, writing
 from repo_server.store.spool import Spool, SpoolError, SpoolFull
+from repo_server.waiting import first_of
 
 MAX_QUEUED = 20_000
 """Rows of all requests that wait for the next commit; beyond that agents are asked to come back."""
@@ -104,12 +105,7 @@ class Intake:
                 timeout = pause
             else:
                 waits.append(self.database.wait_ready())
-        tasks = [asyncio.ensure_future(wait) for wait in waits]
-        try:
-            await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
+        await first_of(*waits, seconds=timeout)
         self._wake.clear()
 
     async def _flush(self) -> None:

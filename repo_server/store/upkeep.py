@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -15,6 +14,7 @@ import psycopg
 from repo_server.store import DatabaseAway
 from repo_server.store.database import Connection, Database
 from repo_server.store.partitions import LOGS, LOOK_SECONDS, PartitionedLog, expire, prepare
+from repo_server.waiting import first_of, pause
 
 _WORK_SECONDS = 60.0
 _AGAIN_SECONDS = 60.0
@@ -49,12 +49,11 @@ class Upkeep:
     async def run(self, stop: asyncio.Event) -> None:
         """Look once an hour, and soon again where that failed, until ``stop`` is set."""
         while not stop.is_set():
-            await _first_of(stop.wait(), self.database.wait_ready())
+            await first_of(stop.wait(), self.database.wait_ready())
             if stop.is_set():
                 return
             seconds = LOOK_SECONDS if await self.look() else _AGAIN_SECONDS
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), seconds)
+            await pause(stop, seconds)
 
     async def look(self) -> bool:
         """Make what is missing and drop what is too old; return whether all of it could be done."""
@@ -94,12 +93,3 @@ def _alone(work: _Work, log: PartitionedLog, now: datetime, keep_months: int) ->
             raise NotOwner(f"{error.diag.message_primary}") from error
 
     return guarded
-
-
-async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -32,6 +32,7 @@ from repo_server.telemetry.happenings import (
     states_of_tree,
 )
 from repo_server.tree.live import ScanResult, Snapshot
+from repo_server.waiting import pause
 
 _LOOK_SECONDS = 1.0
 _MAX_PENDING = 1000
@@ -88,10 +89,7 @@ class EventRecorder:
                 if self._trouble is None:
                     _log.exception("events could not be recorded")
                 self._trouble = f"{error}"
-            try:
-                await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
-            except TimeoutError:
-                continue
+            await pause(stop, _LOOK_SECONDS)
 
     async def _look(self, intake: Intake) -> None:
         if self._recorded is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeAlias
 
+from repo_server.waiting import pause
 from repo_server.workers.channel import Channel
 from repo_server.workers.messages import Alive, Message, Ready
 
@@ -99,12 +100,11 @@ class Crew:
             if self._leaving.is_set():
                 return
             failures = 1 if monotonic() - started > _STEADY_SECONDS else failures + 1
-            pause = pause_after(failures)
+            seconds = pause_after(failures)
             self.restarts += 1
             self.trouble[number] = f"worker {number} {ended}"
-            _log.error("worker %d %s; another one starts in %.1f s", number, ended, pause)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._leaving.wait(), pause)
+            _log.error("worker %d %s; another one starts in %.1f s", number, ended, seconds)
+            await pause(self._leaving, seconds)
 
     async def _live_through(self, number: int) -> int:
         """Start a worker and return its exit code, negative for a signal; raise ``OSError``."""

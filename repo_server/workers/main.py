@@ -17,6 +17,7 @@ from repo_server.settings import Settings
 from repo_server.supervise import Tasks, every, regularly
 from repo_server.telemetry.conditions import Condition, Conditions
 from repo_server.tree.live import Snapshot
+from repo_server.waiting import pause
 from repo_server.workers.crew import Crew, Launch, Member
 from repo_server.workers.gathering import Gathering
 from repo_server.workers.messages import (
@@ -176,10 +177,7 @@ class MainProcess:
         while not stop.is_set():
             self._tell_of_the_database()
             self._tell_of_conditions()
-            try:
-                await asyncio.wait_for(stop.wait(), _TELL_SECONDS)
-            except TimeoutError:
-                continue
+            await pause(stop, _TELL_SECONDS)
 
     def _tell_of_the_database(self) -> None:
         if self._recording is None:
