@@ -38,31 +38,33 @@ class Catalogue:
         The work is proportional to the change, but for one shallow copy of each index.
         """
         groups, paths = dict(self._groups), dict(self._paths)
-        touched: dict[_Group, dict[ReleaseId, Release]] = {}
+        touched: dict[_Group, dict[str, Release]] = {}
 
-        def group_of(release: Release) -> dict[ReleaseId, Release]:
-            key = (release.platform, release.component)
-            if key not in touched:
-                touched[key] = {member.id: member for member in groups.get(key, ())}
-            return touched[key]
+        def group_of(release: Release) -> dict[str, Release]:
+            """Return the releases of one component for one platform, by the text of their versions."""
+            key = (release.id.platform, release.id.component)
+            group = touched.get(key)
+            if group is None:
+                group = touched[key] = {member.id.version.text: member for member in groups.get(key, ())}
+            return group
 
         def drop(path: str) -> None:
             old = paths.pop(path, None)
             if old is not None:
-                del group_of(old)[old.id]
+                del group_of(old)[old.id.version.text]
 
         coming = list(added)
         for path in (*removed, *(release.path for release in coming)):
             drop(path)
         for release in coming:
-            group = group_of(release)
-            if release.id in group or release.path in paths:
-                other = group.get(release.id) or paths[release.path]
+            group, version = group_of(release), release.id.version.text
+            if version in group or release.path in paths:
+                other = group.get(version) or paths[release.path]
                 raise RuntimeError(f"one id or path twice: {other.id} at {other.path}, {release.id} at {release.path}")
-            group[release.id] = release
+            group[version] = release
             paths[release.path] = release
         for key, group in touched.items():
-            groups[key] = tuple(sorted(group.values(), key=lambda release: release.version, reverse=True))
+            groups[key] = tuple(sorted(group.values(), key=lambda release: release.id.version.precedence, reverse=True))
             if not group:
                 del groups[key]
         return type(self)(self.config, self.policy, MappingProxyType(groups), MappingProxyType(paths))

@@ -19,15 +19,15 @@ _Key: TypeAlias = tuple[int, int, int, int, tuple[_Identifier, ...]]
 class Version:
     """A version, compared by SemVer precedence; immutable and hashable."""
 
-    __slots__ = ("_key", "text")
+    __slots__ = ("precedence", "text")
 
     text: str
-    _key: _Key
+    precedence: _Key
 
     def __init__(self, text: str) -> None:
         """Parse; raise ``VersionInvalid`` for anything but SemVer 2.0 without build metadata (L5)."""
         object.__setattr__(self, "text", text)
-        object.__setattr__(self, "_key", _precedence(text))
+        object.__setattr__(self, "precedence", _precedence(text))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Version is immutable; {name} cannot be set to {value!r}")
@@ -41,25 +41,25 @@ class Version:
     @property
     def is_prerelease(self) -> bool:
         """Whether the version carries pre-release identifiers (``1.2.3-rc.1``)."""
-        return self._key[3] == 0
+        return self.precedence[3] == 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Version) and self._key == other._key
+        return isinstance(other, Version) and self.precedence == other.precedence
 
     def __lt__(self, other: object) -> bool:
-        return self._key < other._key if isinstance(other, Version) else NotImplemented
+        return self.precedence < other.precedence if isinstance(other, Version) else NotImplemented
 
     def __le__(self, other: object) -> bool:
-        return self._key <= other._key if isinstance(other, Version) else NotImplemented
+        return self.precedence <= other.precedence if isinstance(other, Version) else NotImplemented
 
     def __gt__(self, other: object) -> bool:
-        return self._key > other._key if isinstance(other, Version) else NotImplemented
+        return self.precedence > other.precedence if isinstance(other, Version) else NotImplemented
 
     def __ge__(self, other: object) -> bool:
-        return self._key >= other._key if isinstance(other, Version) else NotImplemented
+        return self.precedence >= other.precedence if isinstance(other, Version) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._key)
+        return hash(self.precedence)
 
     def __str__(self) -> str:
         return self.text

@@ -14,7 +14,7 @@ import msgspec
 
 from repo_server.core.version import Version
 from repo_server.tree.groups import Memo
-from repo_server.tree.treeio import write_atomic
+from repo_server.tree.treeio import FileIdentity, write_atomic
 
 NAME = "scan-cache"
 VERSION = 1
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class CachedFile(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One release file: its digest, and what its sidecars said."""
 
-    identity: tuple[int, int, int, int, int]
+    identity: FileIdentity
     sha256: str
     memo: Memo | None
 

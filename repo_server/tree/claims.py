@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
+
+import msgspec
 
 from repo_server.core.model import FileState, Release
 from repo_server.core.names import EXTENSIONS, printable
@@ -16,15 +18,14 @@ _NONE: Mapping[str, tuple[Fault, ...]] = MappingProxyType({})
 _ORDER = {extension: rank for rank, extension in enumerate((*EXTENSIONS, ""))}
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """What a release id came to."""
 
     release: Release | None = None
     """Goes into the catalogue."""
     identity: FileIdentity | None = None
     """Of its file; ``None``: a recall of a file that is gone or damaged."""
-    faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=lambda: _NONE)
+    faults: Mapping[str, tuple[Fault, ...]] = _NONE
     """Path of a group → what it shows."""
     missing: bool = True
     """There is no release, and nothing is wrong but that something is not there (L26)."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeAlias
 
+import msgspec
+
 from repo_server.tree.collecting import resumed
 from repo_server.tree.treeio import FileIdentity, NotRegular, open_beneath
 
@@ -24,8 +26,7 @@ _PROGRESS_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Hashed:
+class Hashed(msgspec.Struct, frozen=True, gc=False):
     """A file's digest; ``racy``: the file is so young that another write need not have shown in its times."""
 
     sha256: str
@@ -56,8 +57,7 @@ class HashingStopped(Exception):
     """``close`` was called while digests were being computed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True, gc=False):
     """The digest of a file as it was."""
 
     identity: FileIdentity

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import msgspec
+
 from repo_server.core.keys import NotVerified
 from repo_server.core.model import Release
 from repo_server.core.statement import Statement
@@ -22,8 +24,7 @@ _RETRY = timedelta(seconds=5)
 """The disk may have got over it, and no time of the file would tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, gc=False):
     """A group whose files changed, and what its sidecars say now."""
 
     group: Group
@@ -83,7 +84,8 @@ def _conclude(
     again = found.again
     if rehashing or isinstance(digest, Running):
         again = moment.now + _RUNNING
-    if any(fault.code == UNREADABLE_FILE for fault in group.outcome.faults):
+    faults = group.outcome.faults
+    if faults and any(fault.code == UNREADABLE_FILE for fault in faults):
         again = moment.now + _RETRY
     elif job.unsure:
         later = moment.now + _UNSURE
@@ -115,7 +117,7 @@ def _check_signatures(job: Job, outcome: Outcome, rules: Rules, *, keep: bool) -
         result = rules.keys.verify(statement, release.signatures)
         if isinstance(result, NotVerified):
             fault = Fault(release.path, result.code, result.message)
-            return replace(outcome, release=None, identity=None, faults=(fault,))
+            return msgspec.structs.replace(outcome, release=None, identity=None, faults=(fault,))
         signers = tuple(signature.key_id for signature in result.signatures)
     if keep:
         files: Fingerprints = {
@@ -129,7 +131,7 @@ def _signed_by(outcome: Outcome, release: Release, signers: tuple[str, ...]) -> 
     if len(signers) == len(release.signatures):
         return outcome
     good = tuple(signature for signature in release.signatures if signature.key_id in signers)
-    return replace(outcome, release=replace(release, signatures=good))
+    return msgspec.structs.replace(outcome, release=replace(release, signatures=good))
 
 
 def _verdict(statement: Statement, sidecars: Sidecars, rules: Rules) -> str:

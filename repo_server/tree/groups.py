@@ -58,8 +58,7 @@ class Sidecars:
     faults: tuple[Fault, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What a group came to."""
 
     release: Release | None = None
@@ -119,8 +118,7 @@ class Group:
         return self.path[len(self.folder) + 1 :] if self.folder else self.path
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True, gc=False):
     """An outcome, and when to look again though nothing seems to have changed."""
 
     outcome: Outcome

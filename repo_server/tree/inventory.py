@@ -165,8 +165,9 @@ class Inventory:
         path = join(folder, stem)
         group = self.groups.get(path)
         if group is None:
+            identifier = stem.removesuffix(name.extension)
             group = self.groups[path] = Group(
-                path, folder, str(name.id), name, files, look.moment.now, self.memos.pop(path, None)
+                path, folder, identifier, name, files, look.moment.now, self.memos.pop(path, None)
             )
             self._members.setdefault(folder, set()).add(path)
             self._paths.setdefault(group.id, set()).add(path)

@@ -33,14 +33,16 @@ class Naming:
     def sort(self, folder: str, entries: Mapping[str, Entry]) -> Sorted:
         """Sort a folder's entries."""
         found = Sorted()
+        groups = found.groups
         for name, entry in entries.items():
             stem, suffix = split(name)
+            group = groups.get(stem)
+            if group is not None:
+                group[1][suffix] = entry
+                continue
             meaning = self.meaning(stem)
             if isinstance(meaning, ReleaseName):
-                group = found.groups.get(stem)
-                if group is None:
-                    group = found.groups[stem] = (meaning, {})
-                group[1][suffix] = entry
+                groups[stem] = (meaning, {suffix: entry})
             elif meaning is not None:
                 found.faults[name] = _fault(join(folder, name), meaning, entry)
         return found
@@ -68,18 +70,18 @@ class Naming:
         self._stems = {stem: meaning for stem, meaning in self._stems.items() if stem in keep}
 
     def _work_out(self, stem: str) -> ReleaseName | NameInvalid | None:
-        if is_temporary(stem):
-            return None
         try:
             return parse_release_name(stem, self.components)
         except NameInvalid as error:
-            return error
+            # A temporary name is no release's either.
+            return None if is_temporary(stem) else error
 
 
 def split(name: str) -> tuple[str, str]:
     """Split a name into the release file's name and a sidecar's suffix, "" if it is no sidecar's."""
     dot = name.rfind(".")
-    return (name[:dot], name[dot:]) if dot > 0 and name[dot:] in _SUFFIXES else (name, "")
+    suffix = name[dot:]
+    return (name[:dot], suffix) if suffix in _SUFFIXES and dot > 0 else (name, "")
 
 
 def too_deep(folder: str, entries: Iterable[str], limit: int) -> dict[str, Fault]:

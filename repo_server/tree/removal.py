@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from repo_server.core.model import Release
 from repo_server.tree.treeio import FileIdentity
 
@@ -11,8 +13,7 @@ MARKER = ".accept-removal"
 """Written at the tree's root by ``repotool doctor --accept-removal``; the scanner takes it away."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """A release as it was when it was last seen."""
 
     release: Release

@@ -96,7 +96,7 @@ class Scanner:
         says when to ask again; ``None``: until all are done. Raises ``HashingStopped`` after ``close``; nothing that
         lies in the tree raises.
         """
-        with self._lock, paused():
+        with self._lock, paused(lasting=self._last is None):
             return self._all_or_nothing(self._full, self._moment(now, patience))
 
     def update(self, changed: Collection[str], now: datetime, patience: float | None = None) -> ScanResult:
@@ -416,4 +416,4 @@ class Scanner:
 
 
 def _known(file: cache.CachedFile) -> Known:
-    return Known(FileIdentity(*file.identity), Hashed(file.sha256))
+    return Known(file.identity, Hashed(file.sha256))

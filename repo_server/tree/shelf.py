@@ -93,17 +93,16 @@ class Shelf:
             self._claims.pop(identifier, None)
         before = _installable(old)
         after = _installable(claim)
-        for release in (before, after):
-            if release is not None:
-                self._installable.setdefault(release.platform, {}).pop(identifier, None)
+        if before is not None:
+            del self._installable[before.id.platform][identifier]
         if after is not None:
-            self._installable[after.platform][identifier] = after
+            self._installable.setdefault(after.id.platform, {})[identifier] = after
         if (before is None) != (after is None) or (before and after and before.requires != after.requires):
-            return {release.platform for release in (before, after) if release is not None}
+            return {release.id.platform for release in (before, after) if release is not None}
         return set()
 
     def _in_a_circle(self, release: Release, identifier: str) -> bool:
-        return identifier in self._cyclic.get(release.platform, ())
+        return identifier in self._cyclic.get(release.id.platform, ())
 
     def _faults(self, identifier: str) -> list[Fault]:
         claim = self._claims.get(identifier)

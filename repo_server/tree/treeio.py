@@ -61,7 +61,9 @@ class FileIdentity(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> FileIdentity:
         """Take the identity from a ``stat`` result."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        # Without the constructor, which is Python's: a walk does this for every file.
+        values = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return tuple.__new__(cls, values)
 
 
 def open_beneath(root: Path, relative: str) -> int:
