@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from simulators.windows import OPEN, WindowsSimulator
+from simulators.windows import WindowsSimulator
+from simulators.windows_rights import OPEN
 
 from agent import durable, keep, landing, lock, logs
 from agent.codes import Code

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from simulators.windows import AUTO, DEMAND, Killed, WindowsSimulator
+from simulators.windows import Killed, WindowsSimulator
+from simulators.windows_services import AUTO, DEMAND
 from support.endpoints import wait_until
 from support.managers import ENVIRONMENT, Bench, QuickClock, windows_on
 

@@ -66,7 +66,8 @@ def import_what_is_not_ours() -> None:
 def forget_posix() -> None:
     """Take away what Windows does not have; the simulator and ``subprocess`` keep it, for they stand for Windows."""
     simulators = importlib.import_module("simulators.windows")
-    vars(simulators)["subprocess"] = SimpleNamespace(**vars(subprocess))
+    services = importlib.import_module("simulators.windows_services")
+    vars(services)["subprocess"] = SimpleNamespace(**vars(subprocess))
     for module in (simulators, importlib.import_module("simulators.windows_waits"), subprocess):
         vars(module)["os"] = SimpleNamespace(**vars(os))
         vars(module)["signal"] = SimpleNamespace(**vars(signal))
