@@ -157,6 +157,8 @@ def _route(path: str) -> Route:
     route = _EXACT.get(path)
     if route is not None:
         return route
+    if path == "*":
+        return _WHOLE_SERVER
     return next((found for prefix, found in _BELOW if path.startswith(prefix)), _NOWHERE)
 
 
@@ -164,4 +166,13 @@ async def _nothing_here(_context: Context, _call: Call) -> None:
     raise HttpError(404, "not_found", "there is no such endpoint")
 
 
+async def _whole_server(_context: Context, call: Call) -> None:
+    """Answer ``OPTIONS *``, which asks whether somebody is there (RFC 9110, 9.3.7); no other method has that target."""
+    if call.method != "OPTIONS":
+        raise HttpError(400, "malformed_request", f"the target * is for OPTIONS; expected a path after {call.method}")
+    await call.start(204, ((b"allow", b"GET, HEAD, POST"),))
+    await call.send({"type": "http.response.body", "body": b""})
+
+
+_WHOLE_SERVER = Route(_whole_server, "none")
 _NOWHERE = Route(_nothing_here, "none")

@@ -10,6 +10,7 @@ from typing import TypeAlias
 _BYTES = re.compile(r"bytes=(.*)", re.IGNORECASE)
 _ONE = re.compile(r"(\d*)-(\d*)", re.ASCII)
 _MAX_DIGITS = 19
+"""Of a number that says anything; one with more lies behind the end of every file."""
 MAX_RANGES = 16
 """More in one request are a known way to make a server work: it gets the whole file, as the RFC allows."""
 _NEAR = 128
@@ -88,10 +89,10 @@ def _range(text: str, size: int) -> Selection:
     wanted: list[Part] = []
     for spec in specs:
         one = _ONE.fullmatch(spec)
-        if one is None or not any(one.groups()) or any(len(digits) > _MAX_DIGITS for digits in one.groups()):
+        if one is None or not any(one.groups()):
             return Whole()
-        first, last = one.groups()
-        if first and last and int(last) < int(first):
+        first, last = (digits.lstrip("0") or digits[:1] for digits in one.groups())
+        if first and last and (len(last), last) < (len(first), first):
             return Whole()
         part = _part(first, last, size)
         wanted += [] if part is None else [part]
@@ -104,11 +105,16 @@ def _range(text: str, size: int) -> Selection:
 def _part(first: str, last: str, size: int) -> Part | None:
     """Return the bytes of ``first-last``, ``first-`` or ``-length`` that there are, if any."""
     if not first:
-        length = min(int(last), size)
+        length = min(_number(last), size)
         return Part(size - length, size - 1) if length else None
-    if int(first) >= size:
+    if _number(first) >= size:
         return None
-    return Part(int(first), min(int(last), size - 1) if last else size - 1)
+    return Part(_number(first), min(_number(last), size - 1) if last else size - 1)
+
+
+def _number(digits: str) -> int:
+    """Return a number without leading zeros; what is beyond every file's size need not be exact."""
+    return int(digits[: _MAX_DIGITS + 1])
 
 
 def _merged(wanted: Iterable[Part]) -> list[Part]:

@@ -264,6 +264,16 @@ def test_a_head_is_measured_also_when_it_arrives_at_once(server: RunningServer, 
     assert status_of(raw(server, head, end=True)) == status
 
 
+@pytest.mark.parametrize(
+    ("method", "status"), [("OPTIONS", b"204 No Content"), ("GET", b"400 Bad Request"), ("POST", b"400 Bad Request")]
+)
+def test_only_options_asks_for_no_resource(server: RunningServer, method: str, status: bytes) -> None:
+    """RFC 9110, 9.3.7."""
+    answer = raw(server, f"{method} * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert (b"allow: GET, HEAD, POST" in answer) == (method == "OPTIONS")
+
+
 def test_a_client_that_hangs_up_in_its_body_harms_nobody(server: RunningServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(b"POST /v1/check HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
