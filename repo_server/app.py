@@ -183,6 +183,7 @@ def _recording(
         wall_clock,
         spool_megabytes=settings.spool_megabytes / settings.workers,
         keep_months=settings.log_retention_months,
+        device_days=settings.device_retention_days or None,
         migrates=worker is None,
         events=events,
     )

@@ -56,6 +56,7 @@ class Recording:
         *,
         spool_megabytes: float,
         keep_months: int,
+        device_days: int | None = None,
         migrates: bool = True,
         events: EventRecorder | None = None,
     ) -> Recording:
@@ -69,7 +70,7 @@ class Recording:
             counters,
             CheckInWriter(database, counters),
             Intake(database, Spool(spool, int(spool_megabytes * _MEGABYTE)), counters),
-            Upkeep(database, clock, keep_months),
+            Upkeep(database, clock, keep_months, device_days),
             events,
             Intake(database, Spool(spool.with_name(_EVENTS), _EVENTS_BYTES), Counters()),
         )

@@ -63,6 +63,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     no_database: Annotated[bool, _help("Serve agents without recording anything.")] = False
     spool_megabytes: Annotated[int, _help("Reports kept on disk while the database is away.", ge=1)] = 256
     log_retention_months: Annotated[int, _help("Whole months that the logs are kept.", ge=1, le=1200)] = 13
+    device_retention_days: Annotated[
+        int, _help("Days after which a device that no longer asks is forgotten; 0: never.", ge=0, le=36500)
+    ] = 0
     secrets: Annotated[Path | None, _help("File of agents' secrets, one id:secret per line.")] = None
     insecure_no_auth: Annotated[bool, _help("Serve anybody, also beyond this machine.")] = False
     public_tree: Annotated[bool, _help("Serve /tree and /metadata without a secret, as a mirror does.")] = False

@@ -1,14 +1,12 @@
 """Monthly partitions of the logs: made ahead of time, dropped when they are old (design §7).
 
 Rows of a month that has no partition (a clock that jumped, rows from before there were partitions) lie in the default
-partition, and move when their month gets one. Nothing is dropped because a clock says so once: a partition goes only
-when it was found expired in ``LOOKS`` looks, ``LOOK_SECONDS`` apart, and a look that finds it within its time again
-forgets the others.
+partition, and move when their month gets one; those that a clock far ahead has dated are given the present time, for
+their month may come in decades. Nothing is dropped or dated anew because a clock says so once (``looks``).
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +16,8 @@ from typing import TypeAlias
 from psycopg import sql
 
 from repo_server.store.database import Connection
+from repo_server.store.looks import confirmed, done
 
-LOOKS = 24
-LOOK_SECONDS = 3600.0
 AHEAD = 2
 """Months after the current one that have a partition."""
 _NAME = re.compile(r".+_y(\d{4})m(\d{2})")
@@ -30,8 +27,6 @@ _LOCK_MILLISECONDS = 5000
 # Two statements, for a distributed database takes none that writes to two tables; the lock keeps them together.
 _COPY = "INSERT INTO {new} SELECT * FROM {default} WHERE {key} >= {start} AND {key} < {end}"
 _REMOVE = "DELETE FROM {default} WHERE {key} >= {start} AND {key} < {end}"
-
-_log = logging.getLogger(__name__)
 
 Month: TypeAlias = date
 """Its first day."""
@@ -111,7 +106,7 @@ async def expire(connection: Connection, log: PartitionedLog, now: datetime, kee
     ]
     if await _default_is_older(connection, log, cutoff):
         old.append(log.default)
-    due = await _count_looks(connection, log, old, now)
+    due = await confirmed(connection, log.table, old, now, "is older than logs are kept; it is dropped")
     if due and log.forget is not None:
         # Millions of them, so before the tables go: that locks the log for everybody until the end.
         await connection.execute(_delete_before(log.forget, "received_at"), (_start(cutoff),))
@@ -120,35 +115,31 @@ async def expire(connection: Connection, log: PartitionedLog, now: datetime, kee
             await connection.execute(_delete_before(log.default, log.key), (_start(cutoff),))
         else:
             await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
-        await connection.execute("DELETE FROM expired_partitions WHERE partition_name = %s", (name,))
+        await done(connection, name)
     return due
 
 
-async def _count_looks(connection: Connection, log: PartitionedLog, old: list[str], now: datetime) -> list[str]:
-    """Note that these are expired, and return those that were so often enough."""
-    await connection.execute(
-        "DELETE FROM expired_partitions WHERE left(partition_name, %s) = %s AND NOT partition_name = ANY(%s)",
-        (len(log.table), log.table, old),
+async def redate(connection: Connection, log: PartitionedLog, now: datetime, keep_months: int) -> list[str]:  # noqa: ARG001 -- called like the others
+    """Give rows that a clock far ahead has dated the present time, so that they leave when all others do."""
+    await _short_locks(connection)
+    horizon = _start(shifted(month_of(now), AHEAD + 1))
+    name = f"future_{log.table}"
+    names = {"log": sql.Identifier(log.table), "default": sql.Identifier(log.default), "key": sql.Identifier(log.key)}
+    there = sql.SQL("SELECT EXISTS (SELECT FROM {default} WHERE {key} >= %s)").format(**names)
+    row = await (await connection.execute(there, (horizon,))).fetchone()
+    found = [name] if row is not None and row[0] else []
+    if not await confirmed(connection, name, found, now, "has rows from a clock far ahead; they get the present time"):
+        return []
+    # Only what lies in the default partition: a month that has one of its own was the present once.
+    statement = sql.SQL("UPDATE {log} SET {key} = %s WHERE tableoid = {oid}::regclass AND {key} >= %s").format(
+        **names, oid=sql.Literal(log.default)
     )
-    due = []
-    for name in old:
-        cursor = await connection.execute(
-            """
-            INSERT INTO expired_partitions AS e (partition_name, looks, looked_at) VALUES (%(name)s, 1, %(now)s)
-            ON CONFLICT (partition_name) DO UPDATE SET looked_at = excluded.looked_at, looks = e.looks +
-                -- Several servers look; one look an hour counts. A clock that was put back counts again.
-                CASE WHEN excluded.looked_at - e.looked_at BETWEEN interval '0' AND %(pause)s THEN 0 ELSE 1 END
-            RETURNING looks
-            """,
-            {"name": name, "now": now, "pause": f"{0.9 * LOOK_SECONDS} seconds"},
-        )
-        row = await cursor.fetchone()
-        looks = 0 if row is None else int(row[0])
-        if looks == 1:
-            _log.info("%s is older than logs are kept; it is dropped in a day if the clock still says so then", name)
-        if looks > LOOKS:
-            due.append(name)
-    return due
+    changed = (await connection.execute(statement, (now, horizon))).rowcount
+    if log.forget is not None:
+        forget = sql.SQL("UPDATE {} SET received_at = %s WHERE received_at >= %s").format(sql.Identifier(log.forget))
+        await connection.execute(forget, (now, horizon))
+    await done(connection, name)
+    return [f"{changed} rows of {log.table}"]
 
 
 async def _make(connection: Connection, log: PartitionedLog, name: str, month: Month) -> None:

@@ -1,4 +1,4 @@
-"""The database's housekeeping: partitions ahead of time, old logs out (design §7)."""
+"""The database's housekeeping: partitions ahead of time, old logs and devices out (design §7)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import psycopg
 
 from repo_server.store import DatabaseAway
 from repo_server.store.database import Connection, Database
-from repo_server.store.partitions import LOGS, LOOK_SECONDS, PartitionedLog, expire, prepare
+from repo_server.store.looks import LOOK_SECONDS
+from repo_server.store.partitions import LOGS, PartitionedLog, expire, prepare, redate
+from repo_server.store.retention import forget_devices
 from repo_server.waiting import first_of, pause
 
 _WORK_SECONDS = 60.0
@@ -26,7 +28,14 @@ _ADVICE = (
     "none. Have its owner run this now and then: repo-server migrate --database-url URL"
 )
 
-_Work: TypeAlias = Callable[[Connection, PartitionedLog, datetime, int], Awaitable[list[str]]]
+_LOG_WORK = (
+    (prepare, "new partitions"),
+    (redate, "given the present time, a clock far ahead had dated them"),
+    (expire, "dropped, older than logs are kept"),
+)
+
+_Work: TypeAlias = Callable[[Connection], Awaitable[list[str]]]
+_LogWork: TypeAlias = Callable[[Connection, PartitionedLog, datetime, int], Awaitable[list[str]]]
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +52,8 @@ class Upkeep:
     clock: Callable[[], datetime]
     keep_months: int
     """Whole months that are kept besides the current one."""
+    device_days: int | None = None
+    """Days after which a device that no longer asks is forgotten; ``None``: never."""
     trouble: str | None = None
     """Why partitions are not kept, if they are not."""
 
@@ -60,26 +71,43 @@ class Upkeep:
         now = self.clock()
         well, trouble = True, None
         for log in LOGS:
-            for work, what in ((prepare, "new partitions"), (expire, "dropped, older than logs are kept")):
+            for work, what in _LOG_WORK:
                 try:
-                    done = await self.database.run(_alone(work, log, now, self.keep_months), _WORK_SECONDS)
+                    await self._do(_of_log(work, log, now, self.keep_months), what)
                 except DatabaseAway as error:
                     _log.warning("upkeep of %s has to wait: %s", log.table, error)
                     return False
                 except NotOwner as error:
                     trouble = _ADVICE.format(log=log, error=error)
-                    continue
                 except Exception as error:  # noqa: BLE001 -- rows go to the default partition meanwhile
                     _log.exception("upkeep of %s failed; rows go to %s meanwhile", log.table, log.default)
                     well, trouble = False, f"upkeep of {log.table} failed: {error}"
-                    continue
-                if done:
-                    _log.info("%s: %s", what, ", ".join(done), extra={"event": "partitions"})
         self.trouble = trouble
-        return well
+        return await self._forget(now) and well
+
+    async def _forget(self, now: datetime) -> bool:
+        """Forget devices that no longer ask, if that is wanted."""
+        days = self.device_days
+        if days is None:
+            return True
+        try:
+            await self._do(lambda connection: forget_devices(connection, now, days), "forgotten")
+        except Exception as error:  # noqa: BLE001 -- they are only listed for longer
+            _log.warning("devices that no longer ask are not forgotten yet: %s", error)
+            return False
+        return True
+
+    async def _do(self, work: _Work, what: str) -> None:
+        done = await self.database.run(_alone(work), _WORK_SECONDS)
+        if done:
+            _log.info("%s: %s", what, ", ".join(done), extra={"event": "upkeep"})
 
 
-def _alone(work: _Work, log: PartitionedLog, now: datetime, keep_months: int) -> Callable[[Connection], Any]:
+def _of_log(work: _LogWork, log: PartitionedLog, now: datetime, keep_months: int) -> _Work:
+    return lambda connection: work(connection, log, now, keep_months)
+
+
+def _alone(work: _Work) -> _Work:
     """Do it unless another server does it right now."""
 
     async def guarded(connection: Connection) -> list[str]:
@@ -87,7 +115,7 @@ def _alone(work: _Work, log: PartitionedLog, now: datetime, keep_months: int) ->
         if row is None or not row[0]:
             return []
         try:
-            return await work(connection, log, now, keep_months)
+            return await work(connection)
         except psycopg.errors.InsufficientPrivilege as error:
             # Not the database's fault, nor a reason to do without it: rows are written all the same.
             raise NotOwner(f"{error.diag.message_primary}") from error

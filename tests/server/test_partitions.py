@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from support.databases import TestDatabase
@@ -11,8 +12,9 @@ from support.databases import TestDatabase
 from repo_server.core.wire import UpdateRecord, UpdateStatus
 from repo_server.store.database import Database
 from repo_server.store.entries import Records, writing
+from repo_server.store.looks import LOOKS
 from repo_server.store.migrate import migrate
-from repo_server.store.partitions import LOGS, LOOKS, expire, month_named, name_of, prepare, shifted
+from repo_server.store.partitions import LOGS, expire, month_named, name_of, prepare, redate, shifted
 from repo_server.store.upkeep import Upkeep
 
 LOG = LOGS[0]
@@ -44,15 +46,17 @@ def rows_by_table(database: TestDatabase) -> dict[str, int]:
     return {str(name).removeprefix("agent_update_status_log_"): count for name, count in found}
 
 
-def looks(database: TestDatabase, times: int, now: datetime, keep: int = 2, apart: timedelta = HOUR) -> list[str]:
-    """Look several times, an hour apart, and return what was dropped."""
+def looks(
+    database: TestDatabase, times: int, now: datetime, keep: int = 2, apart: timedelta = HOUR, look: Any = expire
+) -> list[str]:
+    """Look several times, an hour apart, and return what was done."""
 
     async def work(opened: Database) -> list[str]:
-        dropped = []
+        done = []
         for n in range(times):
             moment = now + n * apart
-            dropped += await opened.run(lambda connection, at=moment: expire(connection, LOG, at, keep))
-        return dropped
+            done += await opened.run(lambda connection, at=moment: look(connection, LOG, at, keep))
+        return done
 
     return database.run(work)
 
@@ -160,6 +164,32 @@ def test_old_rows_of_the_default_partition_go_as_well(database: TestDatabase) ->
     prepared(database)
     store(database, received("1970-01-01", "2026-11-01", "2031-01-01"))
     assert looks(database, LOOKS + 1, NOW) == ["agent_update_status_log_default"]
+    assert rows_by_table(database) == {"y2026m11": 1, "default": 1}
+
+
+def test_rows_from_a_clock_far_ahead_get_the_present_time_after_a_day_and_leave_like_all_others(
+    database: TestDatabase,
+) -> None:
+    prepared(database)
+    store(database, received("2099-01-01", "2031-05-05", "2027-01-31", "2026-11-20", "1970-01-01"))
+    assert looks(database, LOOKS, NOW, look=redate) == []
+    assert looks(database, 1, NOW + LOOKS * HOUR, look=redate) == ["2 rows of agent_update_status_log"]
+    assert rows_by_table(database) == {"y2026m11": 3, "y2027m01": 1, "default": 1}
+    assert looks(database, 1, NOW + LOOKS * HOUR, look=redate) == []
+    later = NOW.replace(year=2028)
+    assert looks(database, LOOKS + 1, later)
+    assert rows_by_table(database) == {}
+    assert database.query("SELECT count(*) FROM agent_update_record_ids") == [(0,)]
+
+
+def test_a_clock_that_is_put_back_for_less_than_a_day_dates_nothing_anew(database: TestDatabase) -> None:
+    """Nor does one that stays there touch months that were the present once."""
+    prepared(database)
+    store(database, received("2026-11-20", "2031-05-05"))
+    earlier = NOW.replace(year=2020)
+    assert looks(database, LOOKS, earlier, look=redate) == []
+    assert looks(database, 1, NOW.replace(year=2031, month=5), look=redate) == []
+    assert looks(database, LOOKS + 1, earlier, look=redate) == ["1 rows of agent_update_status_log"]
     assert rows_by_table(database) == {"y2026m11": 1, "default": 1}
 
 
