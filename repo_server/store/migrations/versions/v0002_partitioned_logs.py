@@ -104,16 +104,16 @@ CREATE TABLE event_log (
 def upgrade() -> None:
     """Convert what is there, with its rows, and create what is missing."""
     _devices()
-    _convert(
+    if _convert(
         "agent_update_status_log",
         ("CREATE SEQUENCE IF NOT EXISTS agent_update_log_ids", UPDATE_LOG),
         f"update_log_id, {UPDATE_LOG_COLUMNS}, received_at",
         f"update_log_id, {UPDATE_LOG_COLUMNS}, coalesce(received_at, attempt_timestamp)",
-    )
-    op.execute(
-        "SELECT setval('agent_update_log_ids', greatest((SELECT last_value FROM agent_update_log_ids),"
-        " (SELECT coalesce(max(update_log_id), 1) FROM agent_update_status_log)))"
-    )
+    ):
+        op.execute(
+            "SELECT setval('agent_update_log_ids', greatest((SELECT last_value FROM agent_update_log_ids),"
+            " (SELECT coalesce(max(update_log_id), 1) FROM agent_update_status_log)))"
+        )
     op.execute(
         "CREATE INDEX IF NOT EXISTS idx_agentupdatelog_device_time"
         " ON agent_update_status_log (device_id, attempt_timestamp DESC)"
@@ -183,6 +183,7 @@ def _devices() -> None:
 
 
 def _record_ids() -> None:
+    known = _kind_of("agent_update_record_ids") is not None
     op.execute(
         """
         CREATE TABLE IF NOT EXISTS agent_update_record_ids (
@@ -194,6 +195,9 @@ def _record_ids() -> None:
         """
     )
     op.execute("CREATE INDEX IF NOT EXISTS idx_record_ids_age ON agent_update_record_ids (received_at)")
+    if known:
+        # All steps are run again whenever a table is missing: that must not read years of logs each time.
+        return
     op.execute(
         """
         INSERT INTO agent_update_record_ids (device_id, record_id, received_at)
@@ -203,16 +207,18 @@ def _record_ids() -> None:
     )
 
 
-def _convert(table: str, create: tuple[str, ...], columns: str, values: str) -> None:
-    """Replace a plain table by a partitioned one with its rows; do nothing if it is partitioned already."""
-    kind = (
-        op.get_bind()
-        .exec_driver_sql("SELECT relkind::text FROM pg_class WHERE oid = to_regclass(%s)", (table,))
-        .scalar()
-    )
-    if kind == "p":
+def _kind_of(table: str) -> str | None:
+    """Return ``r`` for a plain table, ``p`` for a partitioned one, ``None`` if there is none."""
+    found = op.get_bind().exec_driver_sql("SELECT relkind::text FROM pg_class WHERE oid = to_regclass(%s)", (table,))
+    kind: str | None = found.scalar()
+    return kind
+
+
+def _convert(table: str, create: tuple[str, ...], columns: str, values: str) -> bool:
+    """Replace a plain table by a partitioned one with its rows; return whether that was not done before."""
+    if _kind_of(table) == "p":
         op.execute(f"CREATE TABLE IF NOT EXISTS {table}_default PARTITION OF {table} DEFAULT")
-        return
+        return False
     op.execute(f"ALTER TABLE {table} RENAME TO {table}_before_0002")
     op.execute(f"ALTER TABLE {table}_before_0002 RENAME CONSTRAINT {table}_pkey TO {table}_before_0002_pkey")
     for statement in create:
@@ -220,6 +226,7 @@ def _convert(table: str, create: tuple[str, ...], columns: str, values: str) -> 
     op.execute(f"CREATE TABLE {table}_default PARTITION OF {table} DEFAULT")
     op.execute(f"INSERT INTO {table} ({columns}) SELECT {values} FROM {table}_before_0002")  # noqa: S608 -- constants
     op.execute(f"DROP TABLE {table}_before_0002")
+    return True
 
 
 def downgrade() -> None:
