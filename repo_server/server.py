@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import resource
@@ -218,19 +219,22 @@ class Server:
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
-        self._say(f"listening on {where}")
         if self._heart is not None:
+            # Before the line: nobody may be there any more to read it.
             self._heart.begin_serving()
+        self._say(f"listening on {where}")
 
     async def _finish(self, tasks: Tasks, stop: asyncio.Event) -> None:
         """Take everything apart, in the order in which nothing is lost."""
         stop.set()
-        await tasks.finish(_STOP_SECONDS)
-        if self._recording is not None:
-            await self._recording.database.close()
-        await self._feed.close()
-        self._threads.shutdown(wait=True)
-        await asyncio.to_thread(self._traffic.audit.close)
+        # From the last to the first; what one of them says keeps none of the others from being closed.
+        async with contextlib.AsyncExitStack() as rest:
+            rest.push_async_callback(asyncio.to_thread, self._traffic.audit.close)
+            rest.callback(self._threads.shutdown, wait=True)
+            rest.push_async_callback(self._feed.close)
+            if self._recording is not None:
+                rest.push_async_callback(self._recording.database.close)
+            await tasks.finish(_STOP_SECONDS)
         _log.info("stopped")
 
 
