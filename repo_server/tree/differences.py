@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from repo_server.core.catalogue import Catalogue
 from repo_server.core.model import FileState, Problem, Release
 from repo_server.tree.live import ScanResult
 
@@ -30,16 +29,19 @@ def differences(before: ScanResult | None, after: ScanResult) -> list[Difference
         message = f"the tree has {len(after.catalogue)} releases, {recalled} of them recalled"
         found.append(Difference("tree_read", message))
     else:
-        found += _releases(before.catalogue, after.catalogue)
+        found += _releases(before, after)
     found += _problems(before.problems if before is not None else (), after.problems)
     return found
 
 
-def _releases(before: Catalogue, after: Catalogue) -> Iterator[Difference]:
-    if before is after:
+def _releases(before: ScanResult, after: ScanResult) -> Iterator[Difference]:
+    if before.catalogue is after.catalogue:
         return
-    gone = {str(release.id): release for release in before if after.at(release.path) != release}
-    new = {str(release.id): release for release in after if before.at(release.path) != release}
+    change = after.since(before)
+    old = {release.path: before.catalogue.at(release.path) for release in change.added}
+    new = {str(release.id): release for release in change.added if old[release.path] != release}
+    left = [before.catalogue.at(path) for path in change.gone] + [old[release.path] for release in new.values()]
+    gone = {str(release.id): release for release in left if release is not None}
     for identifier in sorted(gone.keys() - new.keys()):
         yield Difference("release_gone", f"{identifier} is no longer offered", _about(gone[identifier]))
     for identifier, release in sorted(new.items()):

@@ -8,8 +8,22 @@ from datetime import datetime
 from types import MappingProxyType
 
 from repo_server.core.catalogue import Catalogue
-from repo_server.core.model import Problem
+from repo_server.core.model import Problem, Release
 from repo_server.tree.treeio import FileIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one result has that another had not; config, policy and problems are compared as they are."""
+
+    gone: tuple[str, ...]
+    """Paths that have no release any more."""
+    added: tuple[Release, ...]
+    """Also those that are other than before."""
+    identities: Mapping[str, FileIdentity]
+    """Of files that are new, or were verified again."""
+    unidentified: tuple[str, ...]
+    """Paths that have no identity any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +35,24 @@ class ScanResult:
     """Pending files and problems, by path (L8)."""
     identities: Mapping[str, FileIdentity] = field(default_factory=lambda: MappingProxyType({}))
     """Path of a release → identity of the file whose digest was verified (L25)."""
+    token: object = field(default_factory=object, compare=False, repr=False)
+    """Names this result, for the next."""
+    followed: tuple[object, Change] | None = field(default=None, compare=False, repr=False)
+    """``token`` of the result before, and the change since."""
+
+    def since(self, before: ScanResult) -> Change:
+        """Return what is other than in an earlier result; costs nothing where that is the one before (design §9)."""
+        if self.followed is not None and self.followed[0] is before.token:
+            return self.followed[1]
+        old, new = before.catalogue, self.catalogue
+        known = before.identities
+        return Change(
+            tuple(release.path for release in old if new.at(release.path) is None),
+            # Objects are kept from scan to scan, so that comparing them by identity finds what changed.
+            tuple(release for release in new if old.at(release.path) is not release),
+            {path: identity for path, identity in self.identities.items() if known.get(path) is not identity},
+            tuple(path for path in known if path not in self.identities),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,37 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
-from repo_server.core.catalogue import Catalogue
+from repo_server.core.catalogue import Catalogue, copied
 from repo_server.core.dependencies import cyclic
 from repo_server.core.model import Platform, Release
 from repo_server.core.policy import ChannelPolicy, TreeConfig
 from repo_server.tree.claims import Claim
-from repo_server.tree.live import ScanResult
+from repo_server.tree.live import Change, ScanResult
 from repo_server.tree.problems import ProblemBook
 from repo_server.tree.removal import Guard, Kept
 from repo_server.tree.treeio import FileIdentity
 from repo_server.tree.walk import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class _Differences:
+    """What changes in the result."""
+
+    removed: list[str]
+    """Paths, also of releases that are added again in another state."""
+    added: list[Release]
+    identified: dict[str, FileIdentity]
+    unidentified: set[str]
+
+    def applied(self, identities: Mapping[str, FileIdentity]) -> Mapping[str, FileIdentity]:
+        """Return the identities after it; the same object if nothing changes."""
+        if not self.identified and not self.unidentified:
+            return identities
+        changed = copied(identities)
+        for path in self.unidentified:
+            changed.pop(path, None)
+        changed.update(self.identified)
+        return MappingProxyType(changed)
 
 
 @dataclass(slots=True)
@@ -67,17 +88,19 @@ class Shelf:
         kept = self.guard.kept()
         changed = changed | (kept ^ self._kept)
         self._kept = kept
-        removed, added, identities = self._differences(changed)
+        found = self._differences(changed)
         before = self._result
         catalogue = before.catalogue
-        if removed or added:
-            catalogue = catalogue.changed(removed, added)
+        if found.removed or found.added:
+            catalogue = catalogue.changed(found.removed, found.added)
         if rules is not None and (catalogue.config, catalogue.policy) != rules:
             catalogue = catalogue.under(*rules)
-        if identities is None and catalogue is before.catalogue and before.problems is self.problems.all():
+        identities = found.applied(before.identities)
+        if identities is before.identities and catalogue is before.catalogue and before.problems is self.problems.all():
             return before
-        view = before.identities if identities is None else MappingProxyType(identities)
-        self._result = ScanResult(catalogue, self.problems.all(), view)
+        gone = tuple(path for path in found.removed if catalogue.at(path) is None)
+        change = Change(gone, tuple(found.added), found.identified, tuple(found.unidentified))
+        self._result = ScanResult(catalogue, self.problems.all(), identities, followed=(before.token, change))
         return self._result
 
     def rebase(self) -> None:
@@ -126,8 +149,8 @@ class Shelf:
             faults.append(Fault("", "mass_removal", message))
         self.problems.report("removal", faults, now)
 
-    def _differences(self, changed: set[str]) -> tuple[list[str], list[Release], dict[str, FileIdentity] | None]:
-        """Bring ``_visible`` up to date; identities are ``None`` when they are what they were."""
+    def _differences(self, changed: set[str]) -> _Differences:
+        """Bring ``_visible`` up to date."""
         removed, added = [], []
         touched: list[tuple[Kept | None, Kept | None]] = []
         for identifier in changed:
@@ -144,16 +167,13 @@ class Shelf:
                 removed.append(before.release.path)
             if after is not None and (before is None or after.release != before.release):
                 added.append(after.release)
-        if not touched:
-            return removed, added, None
-        identities = dict(self._result.identities)
-        for before, _ in touched:
-            if before is not None:
-                identities.pop(before.release.path, None)
-        for _, after in touched:
-            if after is not None and after.identity is not None:
-                identities[after.release.path] = after.identity
-        return removed, added, identities
+        lost = {before.release.path for before, _ in touched if before is not None}
+        found = {
+            after.release.path: after.identity
+            for _, after in touched
+            if after is not None and after.identity is not None
+        }
+        return _Differences(removed, added, found, lost - found.keys())
 
     def _wanted(self, identifier: str) -> Kept | None:
         if identifier in self._kept:
