@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import msgspec
 
-from agent.backoff import full_jitter, retry_after_seconds
+from agent.backoff import full_jitter
 from agent.codes import Code
 from agent.errors import NetworkFailure
-from agent.http import Answer, Transport, describe
+from agent.http import Answer, Transport
+from agent.refusals import captive_portal, refusal
 from repo_server.core.names import printable
 from repo_server.core.wire import CheckRequest, CheckResponse, ErrorBody, StatusRequest, StatusResponse
 
@@ -83,23 +84,11 @@ class Client:
         with self._transport.send("POST", url, body=body, headers=headers) as answer:
             content = answer.read(MAX_ANSWER_BYTES, deadline, self._monotonic)
             if answer.status != 200:  # noqa: PLR2004 -- OK
-                raise self._refusal(answer, content)
+                raise refusal(answer, _said(content), self._now())
             try:
                 return _decoded(content, kind)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise _unusable(answer, content, f"{error}") from None
-
-    def _refusal(self, answer: Answer, content: bytes) -> NetworkFailure:
-        retry_after = retry_after_seconds(answer.header("retry-after"), self._now())
-        said = _said(content)
-        code = {
-            401: Code.UNAUTHORIZED,
-            403: Code.UNAUTHORIZED,
-            429: Code.RATE_LIMITED,
-            511: Code.CAPTIVE_PORTAL,
-        }.get(answer.status, Code.HTTP_STATUS)
-        message = f"{answer.url} answers {describe(answer.status)}{': ' + said if said else ''}"
-        return NetworkFailure(code, message, retry_after_seconds=retry_after, status=answer.status)
 
 
 def _decoded(content: bytes, kind: type[_Kind]) -> _Kind:
@@ -114,16 +103,8 @@ def _decoded(content: bytes, kind: type[_Kind]) -> _Kind:
         return msgspec.json.decode(msgspec.json.encode(fields), type=kind)
 
 
-def looks_like_a_page(content_type: str | None, start: bytes) -> bool:
-    """Whether an answer is a web page, such as a login page of a hotel's network."""
-    return "html" in (content_type or "").lower() or start.lstrip()[:1] == b"<"
-
-
 def _unusable(answer: Answer, content: bytes, why: str) -> NetworkFailure:
-    if looks_like_a_page(answer.header("content-type"), content):
-        message = f"{answer.url} answers with a web page; if this network has a login page, log in"
-        return NetworkFailure(Code.CAPTIVE_PORTAL, message, status=answer.status)
-    return NetworkFailure(
+    return captive_portal(answer, content) or NetworkFailure(
         Code.BAD_RESPONSE, f"{answer.url} answers with something else than expected: {why}", status=answer.status
     )
 

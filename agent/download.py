@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent.backoff import full_jitter, http_date, retry_after_seconds
-from agent.client import looks_like_a_page
+from agent.backoff import full_jitter
 from agent.codes import Code
 from agent.errors import AgentError, LocalFailure, NetworkFailure, TrustRefused
 from agent.http import Answer, Transport, describe
 from agent.partfile import Entity, PartFile, open_part, reusable
+from agent.refusals import captive_portal, refusal
 from agent.urls import below
 from repo_server.core.wire import Update
 
@@ -248,33 +248,19 @@ class Downloader:
             part.resumed = part.offset > 0
             return
         if answer.status != _OK:
-            raise _refusal(answer)
+            raise refusal(answer)
         if part.offset:
             part.restart()
 
 
 def _check_whole(answer: Answer, part: PartFile, first: bytes) -> None:
     """Refuse a web page, whatever it calls itself, and a file of another size."""
-    if looks_like_a_page(answer.header("content-type"), first):
-        raise NetworkFailure(
-            Code.CAPTIVE_PORTAL,
-            f"{answer.url} answers with a web page; if this network has a login page, log in",
-            status=answer.status,
-        )
+    page = captive_portal(answer, first)
+    if page is not None:
+        raise page
     length = answer.header("content-length")
     if length is not None and length != str(part.missing):
         raise TrustRefused(Code.SIZE_MISMATCH, f"{answer.url} has {length} bytes; announced are {part.missing}")
-
-
-def _refusal(answer: Answer) -> NetworkFailure:
-    codes = {401: Code.UNAUTHORIZED, 403: Code.UNAUTHORIZED, 429: Code.RATE_LIMITED, 511: Code.CAPTIVE_PORTAL}
-    return NetworkFailure(
-        codes.get(answer.status, Code.HTTP_STATUS),
-        f"{answer.url} answers {describe(answer.status)}",
-        # A date is meant by the server's clock, which it says.
-        retry_after_seconds=retry_after_seconds(answer.header("retry-after"), http_date(answer.header("date"))),
-        status=answer.status,
-    )
 
 
 def _may_pass(failure: NetworkFailure) -> bool:

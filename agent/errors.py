@@ -15,8 +15,10 @@ and raises ``RuntimeError``, never one of these.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 
 from agent.codes import Code
 from repo_server.core.names import printable
@@ -75,3 +77,12 @@ def local_failure(error: OSError, doing: str) -> LocalFailure:
     if error.errno in _FORBIDDEN:
         return LocalFailure(Code.PERMISSION, f"cannot {doing}: {reason}; run the updater as root, or mend the owner")
     return LocalFailure(Code.IO, f"cannot {doing}: {reason}")
+
+
+@contextlib.contextmanager
+def as_local_failure(doing: str) -> Iterator[None]:
+    """Wrap what the disk says inside; ``doing`` completes the sentence "cannot …"."""
+    try:
+        yield
+    except OSError as error:
+        raise local_failure(error, doing) from error

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from agent import keep
 from agent.codes import Code
 from agent.contents import keep_listing, list_folder, listing_path
 from agent.durable import sync_folder
-from agent.errors import AgentError, LocalFailure, PackageRefused, local_failure
+from agent.errors import AgentError, LocalFailure, PackageRefused, as_local_failure
 from agent.journal import Item
 from agent.paths import Paths
-from agent.platform.files import FILES
+from agent.platform.files import remove_any
 from agent.ports import Disk
 from agent.unpack import unpack
 from repo_server.core.model import COMPONENT_PATTERN, Platform, ReleaseId
@@ -107,7 +107,7 @@ class Installer:
             raise PackageRefused(
                 Code.PACKAGE_INVALID, f"{archive.name}: payload = {package.payload!r} is not a folder of the archive"
             )
-        with _local(f"prepare {places.new}"):
+        with as_local_failure(f"prepare {places.new}"):
             self._disk.rename(payload, places.new)
             # Before anything of the machine's own comes in.
             path = listing_path(self._paths, item.component, item.sha256)
@@ -124,7 +124,7 @@ class Installer:
         """
         places = self.places(item.component)
         package = self.staged(item.component)
-        with _local(f"put the new {places.live} in place"):
+        with as_local_failure(f"put the new {places.live} in place"):
             if item.old_folder is None:
                 self._disk.rename(places.new, places.live)
                 sync_folder(places.live.parent)
@@ -145,7 +145,7 @@ class Installer:
         What a kill leaves of them, ``sweep`` removes. Raises ``LocalFailure``.
         """
         places = self.places(component)
-        with _local(f"try to exchange folders beside {places.live}"):
+        with as_local_failure(f"try to exchange folders beside {places.live}"):
             for place in (places.new, places.old):
                 self._clear(place)
                 place.mkdir()
@@ -160,7 +160,7 @@ class Installer:
         Raises ``LocalFailure``, or ``AgentError(ROLLBACK_FAILED)`` if the old folder is nowhere.
         """
         places = self.places(item.component)
-        with _local(f"restore {places.live}"):
+        with as_local_failure(f"restore {places.live}"):
             if item.old_folder is None:
                 if places.live.exists():
                     self._clear(places.new)
@@ -172,11 +172,11 @@ class Installer:
     def clean(self, component: str) -> None:
         """Remove everything beside the live folder, or move it aside. Idempotent. Raises ``LocalFailure``."""
         places = self.places(component)
-        with _local(f"clean up beside {places.live}"):
+        with as_local_failure(f"clean up beside {places.live}"):
             for left in places.live.parent.glob(f".{component}.left-*"):
                 # It was said when it was moved aside, and harms nobody.
                 with contextlib.suppress(OSError):
-                    _remove(left)
+                    remove_any(left)
             for place in (places.unpacked, places.new, places.old):
                 self._clear(place)
             sync_folder(places.live.parent)
@@ -224,7 +224,7 @@ class Installer:
     def _clear(self, place: Path) -> None:
         """Free a name for the next sequence; what cannot be removed must not block every later update (FR-UPD-008)."""
         try:
-            _remove(place)
+            remove_any(place)
         except OSError as error:
             aside = _unused(place)
             try:
@@ -244,14 +244,6 @@ class Installer:
             return False
 
 
-@contextlib.contextmanager
-def _local(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise local_failure(error, doing) from error
-
-
 def _kept(item: Item, package: PackageManifest) -> tuple[str, ...]:
     return () if item.clean else package.preserve
 
@@ -267,10 +259,3 @@ def _unused(place: Path) -> Path:
     component = place.name.removeprefix(".").partition(".")[0]
     names = (place.with_name(f".{component}.left-{number}") for number in itertools.count(1))
     return next(name for name in names if not os.path.lexists(name))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        FILES.remove_tree(path)
-    else:
-        FILES.remove(path)

@@ -31,7 +31,10 @@ class Severity(enum.StrEnum):
 
 
 class Log:
-    """Writes events. A disk that refuses them never stops an update: the event goes to stderr instead."""
+    """Writes events. A disk that refuses them never stops an update: the event goes to stderr instead.
+
+    Nothing is held open between events, so that several processes can write and rotate the same log.
+    """
 
     def __init__(self, path: Path, now: Callable[[], datetime], *, max_bytes: int, max_files: int) -> None:
         self._path = path
@@ -86,9 +89,6 @@ class Log:
     def critical(self, message: str, **fields: Any) -> None:
         """Write an event of severity ``critical``."""
         self.event(Severity.CRITICAL, message, **fields)
-
-    def close(self) -> None:
-        """Nothing is held open between events, so that several processes can write and rotate the same log."""
 
     def _append(self, line: bytes) -> None:
         descriptor = self._open()

@@ -25,6 +25,7 @@ LOOK_SECONDS = 1800.0
 """While an update waits, the next check is not later than this: somebody may have logged out."""
 
 MOST_NAMED = 3
+"""Sessions that are named in a message; of others the number is."""
 MOST_TEXT = 4000
 
 
@@ -69,9 +70,8 @@ def postponed(
         # Remembered also when its time is over: should it fail, it does not wait once more.
         after[update.name] = Waiting(version, update.version[:64], since)
         if now < until and (sessions := active()):
-            who = ", ".join(sessions[:3]) + (
-                f" and {len(sessions) - 3} more" if len(sessions) > len(sessions[:3]) else ""
-            )
+            unnamed = len(sessions) - MOST_NAMED
+            who = ", ".join(sessions[:MOST_NAMED]) + (f" and {unnamed} more" if unnamed > 0 else "")
             messages[update.name] = (
                 f"{update.name} {update.version} waits for no active user session until "
                 f"{until:%Y-%m-%d %H:%M} UTC; there is: {who}"

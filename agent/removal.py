@@ -22,7 +22,7 @@ from agent.endpoint import Endpoint
 from agent.errors import AgentError, ConfigInvalid, local_failure
 from agent.manifest import load_manifest, save_manifest
 from agent.paths import Paths
-from agent.platform.files import FILES
+from agent.platform.files import remove_any
 from agent.ports import Unit
 from agent.quarantine import ATTEMPTS, load_quarantine, save_quarantine
 from agent.registration import unregister_agent
@@ -175,7 +175,7 @@ def _purge(paths: Paths) -> None:
             path.unlink(missing_ok=True)
         for path in paths.state.iterdir():
             if path not in {note, paths.lock}:
-                _remove(path)
+                remove_any(path)
         durable.sync_folder(paths.state)
         note.unlink(missing_ok=True)
         paths.lock.unlink(missing_ok=True)
@@ -193,10 +193,3 @@ def _own_files(paths: Paths) -> Iterator[Path]:
     yield from (paths.config, paths.root_json)
     yield from (paths.manifest, durable.previous_of(paths.manifest), paths.log)
     yield from (path for path in paths.log.parent.glob(f"{paths.log.name}.*") if path.suffix[1:].isdigit())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        FILES.remove_tree(path)
-    else:
-        FILES.remove(path)

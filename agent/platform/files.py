@@ -16,6 +16,7 @@ All raise ``OSError`` with the usual ``errno``.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 if sys.platform == "win32":
     from agent.platform.win32 import load_win32
@@ -33,4 +34,12 @@ else:
 
     FILES = PosixFiles()
 
-__all__ = ["FILES", "HeldFolder"]
+__all__ = ["FILES", "HeldFolder", "remove_any"]
+
+
+def remove_any(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; a file that is not there is removed already."""
+    if path.is_dir() and not path.is_symlink():
+        FILES.remove_tree(path)
+    else:
+        FILES.remove(path)

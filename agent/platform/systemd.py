@@ -9,13 +9,13 @@ A file of anybody else is never touched.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.codes import Code
 from agent.durable import replace_file, sync_folder
-from agent.errors import AgentError, local_failure
+from agent.errors import AgentError, as_local_failure
 from agent.platform.cgroup import members
 from agent.platform.unitfile import SUFFIX, unit_name, unit_text, written_for
 from agent.ports import Clock, Finished, Programs, Unit
@@ -86,7 +86,7 @@ class SystemdManager:
         path = self._places.units / name
         text = unit_text(unit, self._places.journal, self._marker(unit.component))
         self._must_be_free(name, unit.component)
-        with _local(f"write {path}"):
+        with as_local_failure(f"write {path}"):
             if not path.exists() or path.read_bytes() != text:
                 replace_file(path, text, _PUBLIC_FILE)
             self._allow(unit.component)
@@ -179,7 +179,7 @@ class SystemdManager:
         # Links first: with the file they would make it start at the next boot.
         self._call("disable", name)
         path = self._places.units / name
-        with _local(f"remove {path}"):
+        with as_local_failure(f"remove {path}"):
             path.unlink(missing_ok=True)
             sync_folder(path.parent)
         self._call("reset-failed", name)
@@ -193,7 +193,7 @@ class SystemdManager:
 
     def _must_be_free(self, name: str, component: str) -> None:
         path = self._places.units / name
-        with _local(f"read {path}"):
+        with as_local_failure(f"read {path}"):
             is_there = path.is_symlink() or path.exists()
             if is_there and written_for(path, component):
                 return
@@ -208,7 +208,7 @@ class SystemdManager:
 
     def _units_of(self, component: str) -> list[str]:
         found = []
-        with _local(f"look into {self._places.units}"):
+        with as_local_failure(f"look into {self._places.units}"):
             for path in sorted(self._places.units.glob(f"*{SUFFIX}")):
                 with contextlib.suppress(FileNotFoundError):
                     if written_for(path, component):
@@ -216,7 +216,7 @@ class SystemdManager:
         return found
 
     def _sync_links(self) -> None:
-        with _local(f"flush {self._places.units}"):
+        with as_local_failure(f"flush {self._places.units}"):
             for folder in self._places.units.glob("*.*/"):
                 sync_folder(folder)
             sync_folder(self._places.units)
@@ -264,11 +264,3 @@ def _in_words(done: Finished) -> str:
     if done.exit_code is None:
         return "it took too long"
     return f"it ended with {done.exit_code}, {'; '.join(done.output.splitlines())[-300:]}"
-
-
-@contextlib.contextmanager
-def _local(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise local_failure(error, doing) from error

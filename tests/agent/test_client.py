@@ -233,3 +233,12 @@ def test_a_server_that_names_its_time_is_not_asked_before_it(server: ScriptedSer
     failure = asking(server.url, rounds=3).failure()
     assert len(server.requests) == 1
     assert failure.retry_after_seconds == 120
+
+
+def test_a_date_to_come_back_at_is_meant_by_the_servers_clock(server: ScriptedServer) -> None:
+    """NFR-REL-001: this machine's clock, which is years behind, is asked only if the server does not say the time."""
+    date, later = "Fri, 01 Nov 2030 12:00:00 GMT", "Fri, 01 Nov 2030 12:10:00 GMT"
+    server.script = answering(503, b"{}", retry_after=later, date=date)
+    assert asking(server.url).failure().retry_after_seconds == 600
+    server.script = answering(503, b"{}", retry_after="Sat, 21 Nov 2026 17:05:00 GMT")
+    assert asking(server.url).failure().retry_after_seconds == 300
