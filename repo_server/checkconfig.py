@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from repo_server.access.auth import CredentialsInvalid, Keys, parse_secrets
+from repo_server.access.redisbuckets import client_url
 from repo_server.access.tokens import TOKENS_NAME, parse_tokens
 from repo_server.doubts import doubts
 from repo_server.failures import FAILED, REFUSED, USAGE, exit_code, sentence
@@ -103,7 +104,9 @@ def _redis(findings: _Findings, url: str) -> None:
     from redis.exceptions import RedisError
 
     try:
-        with Redis.from_url(url, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=_PATIENCE_SECONDS) as redis:
+        with Redis.from_url(
+            client_url(url), socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=_PATIENCE_SECONDS
+        ) as redis:
             redis.ping()
     except (RedisError, OSError, ValueError) as error:
         findings.note(f"--redis-url: Redis does not answer, and limits would not be shared: {error}")

@@ -59,7 +59,7 @@ class RedisBuckets:
 
         try:
             self._client = redis.asyncio.from_url(
-                self.url.removeprefix("redis+"),
+                client_url(self.url),
                 socket_timeout=PATIENCE_SECONDS,
                 socket_connect_timeout=PATIENCE_SECONDS,
                 retry=Retry(NoBackoff(), 0),
@@ -103,6 +103,11 @@ class RedisBuckets:
             values = await _asked(self._client.mget([f"{PREFIX}:{kind}:{key}" for key in part]))
             found |= {key for key, value in zip(part, values, strict=True) if value is not None}
         return found
+
+
+def client_url(url: str) -> str:
+    """Return a ``--redis-url`` as the library ``redis`` writes it."""
+    return url.removeprefix("redis+")
 
 
 def _parts(keys: Iterable[str]) -> Iterator[list[str]]:
