@@ -31,6 +31,7 @@ from repo_server.telemetry.happenings import (
     states_of_keys,
     states_of_tree,
 )
+from repo_server.tree.live import Change as TreeChange
 from repo_server.tree.live import ScanResult, Snapshot
 from repo_server.waiting import pause
 
@@ -111,7 +112,7 @@ class EventRecorder:
         recorded = self._recorded
         if recorded is None:
             raise RuntimeError("what was recorded has been read before")
-        # Comparing ten thousand releases takes long enough to make others wait.
+        # The first time all releases are compared, which takes long enough to make others wait.
         changes = await asyncio.to_thread(self._changes, recorded, result)
         for start in range(0, len(changes), _AT_ONCE):
             part = changes[start : start + _AT_ONCE]
@@ -123,14 +124,15 @@ class EventRecorder:
                     recorded[change.subject] = change.state
 
     def _changes(self, recorded: dict[str, State], result: ScanResult) -> list[Change]:
-        now = states_of_tree(result, self.server)
+        change = None if self._tree is None else result.since(self._tree)
+        now = states_of_tree(result, self.server, change)
         for kind, _, keys in self.credentials:
             now |= states_of_keys(kind, keys(), self.server)
         now[f"{_SEEN_BEFORE}{self.server}"] = {}
         first = f"{_SEEN_BEFORE}{self.server}" not in recorded
         new_tree = first and not any(subject.startswith(RELEASE) for subject in recorded)
         changes = []
-        for subject in sorted(now.keys() | {key for key in recorded if self._is_mine(key)}):
+        for subject in sorted(now.keys() | self._may_be_gone(recorded, change)):
             before, after = recorded.get(subject), now.get(subject)
             if before == after:
                 continue
@@ -142,6 +144,14 @@ class EventRecorder:
                 told = tuple(self._event(subject, item) for item in happenings(subject, before, after))
             changes.append(Change(subject, after, told))
         return changes
+
+    def _may_be_gone(self, recorded: dict[str, State], change: TreeChange | None) -> set[str]:
+        """Return what was recorded and may be there no more; of releases only those that a change took away."""
+        mine = {key for key in recorded if self._is_mine(key) and (change is None or not key.startswith(RELEASE))}
+        if change is not None and self._tree is not None:
+            left = (self._tree.catalogue.at(path) for path in change.gone)
+            mine |= {f"{RELEASE}{release.id}" for release in left if release is not None}
+        return mine
 
     def _is_mine(self, subject: str) -> bool:
         """Whether it is for this server to say that a subject is gone: of the tree, or of its own."""

@@ -16,7 +16,7 @@ import msgspec
 from repo_server.access.auth import Keys
 from repo_server.core.catalogue import Catalogue
 from repo_server.core.model import Channel, FileState, Release
-from repo_server.tree.live import ScanResult
+from repo_server.tree.live import Change, ScanResult
 
 State: TypeAlias = dict[str, Any]
 States: TypeAlias = Mapping[str, State]
@@ -66,9 +66,13 @@ class Happening(msgspec.Struct, frozen=True):
     details: dict[str, Any] | None = None
 
 
-def states_of_tree(result: ScanResult, server: str) -> dict[str, State]:
-    """Return the states of everything in a tree; problems are those of one server's copy."""
-    found = {f"{RELEASE}{release.id}": _of_release(release) for release in result.catalogue}
+def states_of_tree(result: ScanResult, server: str, change: Change | None = None) -> dict[str, State]:
+    """Return the states of everything in a tree; problems are those of one server's copy.
+
+    Of releases only those of a change, if one is given: a promotion must not cost a look at all (design §9).
+    """
+    releases = result.catalogue if change is None else change.added
+    found = {f"{RELEASE}{release.id}": _of_release(release) for release in releases}
     for problem in result.problems:
         if problem.state is FileState.PROBLEM:
             found[f"{PROBLEM}{server} {problem.code} {problem.path}"] = {"code": problem.code, "path": problem.path}

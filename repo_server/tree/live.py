@@ -42,6 +42,8 @@ class ScanResult:
 
     def since(self, before: ScanResult) -> Change:
         """Return what is other than in an earlier result; costs nothing where that is the one before (design §9)."""
+        if before is self:
+            return Change((), (), {}, ())
         if self.followed is not None and self.followed[0] is before.token:
             return self.followed[1]
         old, new = before.catalogue, self.catalogue
