@@ -126,6 +126,7 @@ def test_settings_that_are_hardly_meant_are_warnings(good: tuple[str | Path, ...
     warnings = ("'weak' is short enough to guess", "in the clear", "--proxy-header forwarded has no effect")
     assert [part for part in warnings if part not in text] == []
     assert "hunter2" not in text
+    assert "comes through the proxy is served" in said(*good, "--trusted-proxy", "127.0.0.1")[1]
     assert "who asks" in said(*good, "--host", "0.0.0.0", "--insecure-no-auth")[1]  # noqa: S104 -- same
 
 

@@ -11,6 +11,7 @@ _ADVICE = {
     errno.ENOSPC: "the disk of {path} is full; make room and run the same command again",
     errno.EDQUOT: "the disk quota for {path} is used up; make room and run the same command again",
     errno.ENOENT: "{path} does not exist; check the path",
+    errno.EEXIST: "{path} is there already, and is something else; take another path",
     errno.ENOTDIR: "a part of {path} is not a folder; check the path",
     errno.ELOOP: "{path} leads through a symbolic link; the tree holds real files and folders only (L29)",
     errno.EIO: "the disk fails at {path}; check it before anything else",
