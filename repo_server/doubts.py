@@ -16,8 +16,8 @@ def doubts(settings: Settings) -> Iterator[str]:
     yield from _about_proxies(settings)
     if settings.secrets is None and settings.trusted_proxy and not settings.insecure_no_auth:
         yield (
-            "--trusted-proxy without --secrets: whoever comes through the proxy is served, operators' requests too; give "
-            "--secrets FILE, or say --insecure-no-auth if the proxy checks who asks"
+            "--trusted-proxy without --secrets: whoever comes through the proxy is served, operators' requests too; "
+            "give --secrets FILE, or say --insecure-no-auth if the proxy checks who asks"
         )
     if settings.insecure_no_auth and settings.secrets is not None:
         yield "--insecure-no-auth has no effect: there are secrets"
