@@ -70,6 +70,15 @@ def digest(secret: str) -> bytes:
     return sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
+def _contents(path: Path) -> bytes:
+    """Read a file whole or not at all: the beginning of a secret must not become one."""
+    with path.open("rb") as file:
+        data = file.read(_MAX_FILE + 1)
+    if len(data) > _MAX_FILE:
+        raise CredentialsInvalid(f"{path} has more than {_MAX_FILE} bytes; remove what is not in use")
+    return data
+
+
 def parse_secrets(data: bytes, where: str) -> Keys:
     """Read ``id:secret`` lines; ``#`` starts a comment line. Raise ``CredentialsInvalid``."""
     try:
@@ -123,7 +132,7 @@ class KeyFile:
             self.keys = Keys()
             return
         require_private(self.path)
-        self.keys = self.parse(self.path.read_bytes()[:_MAX_FILE], str(self.path))
+        self.keys = self.parse(_contents(self.path), str(self.path))
         for doubt in self.keys.doubts:
             _log.warning(doubt)
 

@@ -16,7 +16,7 @@ from repo_server.core.version import Version
 from repo_server.routes.context import Context
 from repo_server.tree.live import Snapshot
 from repo_server.views import ConditionEntry, PackageEntry, PackagePage, ProblemEntry, ProblemPage, RescanAnswer
-from repo_server.web.http import Call, method_not_allowed, not_ready
+from repo_server.web.http import Call, method_not_allowed, not_ready, require_reading
 from repo_server.web.query import Query, invalid, read_query
 from repo_server.web.revalidation import answer_or_unchanged
 
@@ -67,8 +67,7 @@ async def rescan(context: Context, call: Call) -> None:
 
 
 def _enter(context: Context, call: Call) -> Snapshot:
-    if call.method not in {"GET", "HEAD"}:
-        raise method_not_allowed("GET, HEAD")
+    require_reading(call)
     context.guard.operator(call)
     if not context.live.ready:
         raise not_ready()

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from repo_server.routes.context import Context
-from repo_server.web.http import Call, method_not_allowed
+from repo_server.tree.whole import knows_nothing
+from repo_server.web.http import Call, require_reading
 
 
 async def healthz(_context: Context, call: Call) -> None:
     """Say that the process answers."""
-    _only_reads(call)
+    require_reading(call)
     await call.json({"status": "ok"})
 
 
 async def readyz(context: Context, call: Call) -> None:
     """Say whether agents are served (200) or why not yet (503), and what else is wrong.
 
-    Only a server without a catalogue is not ready: agents are served without a database, with the last good secrets
-    and so on, and a load balancer must not take every server away for what is wrong with all of them (promise 4).
+    Only a server that knows no catalogue is not ready, also because its tree was not there when it started: agents are
+    served without a database, by the last good catalogue, with the last good secrets and so on, and a load balancer must
+    not take every server away for what is wrong with all of them (promise 4).
     """
-    _only_reads(call)
+    require_reading(call)
     ready = context.live.ready
     scan: dict[str, object] = {"state": "ready" if ready else "scanning"}
     if ready:
@@ -26,12 +28,9 @@ async def readyz(context: Context, call: Call) -> None:
         scan["catalogue"] = snapshot.generation
         scan["releases"] = len(snapshot.catalogue)
         scan["problems"] = len(snapshot.result.problems)
+        if knows_nothing(snapshot):
+            ready, scan["state"] = False, "no_root"
     # Messages may name paths and hosts; operators read them in /v1/problems, everybody in the log.
     conditions = [{"code": item.code, "since": item.since} for item in context.conditions.look(context.clock())]
     answer = {"ready": ready, "scan": scan, "database": context.database_state(), "conditions": conditions}
     await call.json(answer, 200 if ready else 503)
-
-
-def _only_reads(call: Call) -> None:
-    if call.method not in {"GET", "HEAD"}:
-        raise method_not_allowed("GET, HEAD")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from repo_server.routes.context import Context
-from repo_server.web.http import Call, method_not_allowed
+from repo_server.web.http import Call, require_reading
 
 PATH = "/metrics"
 
 
 async def metrics(context: Context, call: Call) -> None:
     """Show the server's figures."""
-    if call.method not in {"GET", "HEAD"}:
-        raise method_not_allowed("GET, HEAD")
+    require_reading(call)
     if not context.public_metrics:
         context.guard.operator(call)
     body, kind = await context.exposition.render(call.header(b"accept") or "")

@@ -8,7 +8,7 @@ from typing import Any
 from repo_server.openapi import document
 from repo_server.operations import API
 from repo_server.routes.context import Context
-from repo_server.web.http import Call, method_not_allowed
+from repo_server.web.http import Call, require_reading
 from repo_server.web.revalidation import answer_or_unchanged
 
 PATH = "/v1/openapi.json"
@@ -16,8 +16,7 @@ PATH = "/v1/openapi.json"
 
 async def openapi(_context: Context, call: Call) -> None:
     """Send the API's description."""
-    if call.method not in {"GET", "HEAD"}:
-        raise method_not_allowed("GET, HEAD")
+    require_reading(call)
     await answer_or_unchanged(call, _document())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from repo_server.core.version import Version
 from repo_server.routes.context import Context, RecordsUnavailable
 from repo_server.telemetry.happenings import EventKind
 from repo_server.views import Explanation, OfferEntry
-from repo_server.web.http import Call, HttpError, method_not_allowed, not_ready
+from repo_server.web.http import Call, HttpError, not_ready, require_reading
 from repo_server.web.query import Query, invalid, read_query
 
 DEVICES = "/v1/devices"
@@ -73,9 +73,7 @@ async def events(context: Context, call: Call) -> None:
     if after is not None:
         wanted["before"], wanted["before_id"] = _event_place(after)
     rows = await _asked(context.devices.events(wanted, limit))
-    last = rows[-1] if len(rows) == limit else None
-    following = None if last is None else f"{last['event_id']}@{last['occurred_at'].isoformat()}"
-    await call.json({"events": rows, "next": following})
+    await call.json({"events": rows, "next": _place_of(rows[-1]) if len(rows) == limit else None})
 
 
 async def device(context: Context, call: Call) -> None:
@@ -129,17 +127,24 @@ def _wanted(query: Query) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def _place_of(event: Mapping[str, Any]) -> str:
+    """Return what ``after`` is for the events behind one; with Z, for a plus in a query is a blank."""
+    return f"{event['event_id']}@{event['occurred_at'].astimezone(UTC).isoformat().replace('+00:00', 'Z')}"
+
+
 def _event_place(text: str) -> tuple[datetime, str]:
     identifier, _, at = text.partition("@")
     try:
-        return datetime.fromisoformat(at).astimezone(UTC), str(uuid.UUID(identifier))
+        instant, event = datetime.fromisoformat(at), uuid.UUID(identifier)
+        if instant.tzinfo is not None:
+            return instant.astimezone(UTC), str(event)
     except (ValueError, OverflowError):
-        raise invalid("after", f"{text!r:.80} is not what `next` of a page before was") from None
+        pass
+    raise invalid("after", f"{text!r:.80} is not what `next` of a page before was")
 
 
 def _enter_devices(context: Context, call: Call) -> None:
-    if call.method not in {"GET", "HEAD"}:
-        raise method_not_allowed("GET, HEAD")
+    require_reading(call)
     context.guard.operator(call)
 
 

@@ -10,7 +10,7 @@ from repo_server.core.names import split_sidecar
 from repo_server.routes.context import Context
 from repo_server.web.files import FileChanged, FileGone
 from repo_server.web.handover import hand_over
-from repo_server.web.http import Call, Headers, HttpError, method_not_allowed, not_ready
+from repo_server.web.http import Call, Headers, HttpError, not_ready, require_reading
 
 TREE = "/tree/"
 METADATA = "/metadata/"
@@ -27,7 +27,7 @@ _ASK_AGAIN = (b"cache-control", b"no-cache")
 
 async def packages(context: Context, call: Call) -> None:
     """Send a release file to an agent."""
-    _only_reads(call)
+    require_reading(call)
     context.guard.agent(call)
     context.traffic.share(call)
     await _send_release(context, call, _release(context, call.scope["path"].removeprefix(PACKAGES)))
@@ -35,7 +35,7 @@ async def packages(context: Context, call: Call) -> None:
 
 async def tree(context: Context, call: Call) -> None:
     """Send what a plain mirror serves: release files that are offered, and their sidecars."""
-    _only_reads(call)
+    require_reading(call)
     context.guard.tree_reader(call)
     context.traffic.share(call)
     path = call.scope["path"].removeprefix(TREE)
@@ -50,7 +50,7 @@ async def tree(context: Context, call: Call) -> None:
 
 async def metadata(context: Context, call: Call) -> None:
     """Send TUF metadata (design §4)."""
-    _only_reads(call)
+    require_reading(call)
     context.guard.tree_reader(call)
     context.traffic.share(call)
     name = call.scope["path"].removeprefix(METADATA)
@@ -58,11 +58,6 @@ async def metadata(context: Context, call: Call) -> None:
         raise _not_found()
     versioned = name[0].isdigit()
     await _send_plain(context, call, f"metadata/{name}", [_JSON, _NOSNIFF, _FOR_EVER if versioned else _ASK_AGAIN])
-
-
-def _only_reads(call: Call) -> None:
-    if call.method not in {"GET", "HEAD"}:
-        raise method_not_allowed("GET, HEAD")
 
 
 def _release(context: Context, path: str) -> Release:

@@ -249,6 +249,12 @@ def require_json(call: Call) -> None:
         raise HttpError(415, "unsupported_media_type", f"content-type is {kind!r:.80}; expected application/json")
 
 
+def require_reading(call: Call) -> None:
+    """Raise ``HttpError`` 405 unless the request only reads: GET or HEAD."""
+    if call.method not in {"GET", "HEAD"}:
+        raise method_not_allowed("GET, HEAD")
+
+
 def method_not_allowed(allowed: str) -> HttpError:
     """Return the 405 for an endpoint."""
     return HttpError(405, "method_not_allowed", f"expected {allowed}", {"allow": allowed})

@@ -68,6 +68,14 @@ def test_a_malformed_secrets_file_is_refused_without_showing_a_secret(text: str,
     assert OLD not in str(caught.value)
 
 
+def test_a_file_that_is_too_long_is_refused_and_not_cut_off_within_a_secret(tmp_path: Path) -> None:
+    path = tmp_path / "secrets"
+    path.write_text("# " + "x" * 1024 * 1024 + "\na:0123456789abcdef\n")
+    path.chmod(0o600)
+    with pytest.raises(CredentialsInvalid, match="more than 1048576 bytes"):
+        KeyFile(path, parse_secrets).load()
+
+
 def test_a_short_secret_is_taken_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = parse_secrets(b"a:hunter2", "secrets")
     assert keys.match("hunter2") == "a"
