@@ -195,7 +195,7 @@ class Installer:
 
     def staged(self, component: str) -> PackageManifest:
         """Return the ``package.toml`` of what was unpacked; raise ``LocalFailure(STATE_DAMAGED)``."""
-        return parse_package_toml(self.staged_text(component).encode())
+        return parse_package_toml(self.staged_text(component).encode(), admitted=True)
 
     def staged_text(self, component: str) -> str:
         """Return the text of that ``package.toml``; raise ``LocalFailure(STATE_DAMAGED)`` if it is gone."""

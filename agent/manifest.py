@@ -33,8 +33,8 @@ class InstalledComponent:
 
     @property
     def package(self) -> PackageManifest:
-        """The parsed ``package.toml``; it was valid when it was committed and when it was loaded."""
-        return parse_package_toml(self.package_toml.encode())
+        """The parsed ``package.toml``; it was valid when it was committed, and is readable since it was loaded."""
+        return parse_package_toml(self.package_toml.encode(), admitted=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,8 +150,12 @@ class _PackageToml(msgspec.Struct, forbid_unknown_fields=True):
     hooks: _HooksToml = msgspec.field(default_factory=_HooksToml)
 
 
-def parse_package_toml(data: bytes) -> PackageManifest:
-    """Read a ``package.toml``; raise ``PackageInvalid`` (L40 to L43)."""
+def parse_package_toml(data: bytes, *, admitted: bool = False) -> PackageManifest:
+    """Read a ``package.toml``; raise ``PackageInvalid`` (L40 to L44).
+
+    ``admitted``: by an earlier version, perhaps with fewer rules. What it installed has to be stopped and checked, so
+    where its programs and URLs lead is not judged again.
+    """
     if len(data) > MAX_MANIFEST_BYTES:
         raise _invalid(f"is larger than {MAX_MANIFEST_BYTES} bytes")
     try:
@@ -165,7 +169,7 @@ def parse_package_toml(data: bytes) -> PackageManifest:
     # ValueError is also what tomllib lets through for a number of more than 4,300 digits.
     except (ValueError, RecursionError) as error:
         raise _invalid(in_words(error, _PackageToml, _SHAPES)) from None
-    return PackageManifest(
+    package = PackageManifest(
         id=ReleaseId(raw.component, version, Platform(raw.os, raw.arch)),
         payload=_relative(raw.payload, "payload"),
         preserve=tuple(_relative(glob, "preserve") for glob in raw.preserve),
@@ -173,12 +177,11 @@ def parse_package_toml(data: bytes) -> PackageManifest:
         modes=tuple((_relative(glob, "modes"), _mode(text)) for glob, text in raw.modes.items()),
         service=_service(raw),
         health=_health(raw.health),
-        hooks=Hooks(
-            _endpoints_command(raw.hooks.pre_install, "hooks.pre_install"),
-            _endpoints_command(raw.hooks.post_install, "hooks.post_install"),
-            raw.hooks.timeout_seconds,
-        ),
+        hooks=Hooks(tuple(raw.hooks.pre_install), tuple(raw.hooks.post_install), raw.hooks.timeout_seconds),
     )
+    if not admitted:
+        _check_reach(package)
+    return package
 
 
 def _service(package: _PackageToml) -> Service:
@@ -188,7 +191,7 @@ def _service(package: _PackageToml) -> Service:
     if raw.kind not in {ServiceKind.PROCESS, ServiceKind.NONE} and not raw.name:
         raise _invalid(f'service.kind = "{raw.kind}" needs service.name')
     session = package.component == SESSION_COMPONENT if raw.session is None else raw.session
-    return Service(raw.kind, raw.name, _own_command(raw.command, "service.command"), raw.stop_timeout_seconds, session)
+    return Service(raw.kind, raw.name, tuple(raw.command), raw.stop_timeout_seconds, session)
 
 
 def _health(raw: _HealthToml) -> Health:
@@ -199,27 +202,37 @@ def _health(raw: _HealthToml) -> Health:
     }
     if raw.kind in needs and not needs[raw.kind][1]:
         raise _invalid(f'health.kind = "{raw.kind}" needs health.{needs[raw.kind][0]}')
-    url = None if raw.url is None else _url(raw.url)
-    command = _endpoints_command(raw.command, "health.command")
-    return Health(raw.kind, command, url, raw.port, raw.timeout_seconds, raw.probation_seconds)
+    return Health(raw.kind, tuple(raw.command), raw.url, raw.port, raw.timeout_seconds, raw.probation_seconds)
 
 
-def _own_command(words: list[str], where: str) -> tuple[str, ...]:
-    """Return a command whose program the package brings, or the system finds by its bare name (L43)."""
-    return (_relative(words[0], where), *words[1:]) if words else ()
+def _check_reach(package: PackageManifest) -> None:
+    """Refuse what leads out of the package, or could never be asked: now, not when a program was stopped for it."""
+    _check_own(package.service.command, "service.command")
+    for command, where in (
+        (package.health.command, "health.command"),
+        (package.hooks.pre_install, "hooks.pre_install"),
+        (package.hooks.post_install, "hooks.post_install"),
+    ):
+        _check_endpoints(command, where)
+    if package.health.url is not None:
+        _check_url(package.health.url)
 
 
-def _endpoints_command(words: list[str], where: str) -> tuple[str, ...]:
-    """Return a command whose program may also be one of the endpoint's own, by its whole path (L43, L44)."""
-    if not (words and _WHOLE_PATH.match(words[0])):
-        return _own_command(words, where)
-    if ".." in re.split(r"[/\\]", words[0]):
-        raise _invalid(f"{where}: {words[0]!r:.120} is not a whole path without ..")
-    return tuple(words)
+def _check_own(command: tuple[str, ...], where: str) -> None:
+    """Refuse a program that neither the package brings, nor the system finds by its bare name (L43)."""
+    if command:
+        _relative(command[0], where)
 
 
-def _url(text: str) -> str:
-    """Refuse what can never be asked now, not when a program was stopped for it."""
+def _check_endpoints(command: tuple[str, ...], where: str) -> None:
+    """Let a program also be one of the endpoint's own, by its whole path (L43, L44)."""
+    if not (command and _WHOLE_PATH.match(command[0])):
+        _check_own(command, where)
+    elif ".." in re.split(r"[/\\]", command[0]):
+        raise _invalid(f"{where}: {command[0]!r:.120} is not a whole path without ..")
+
+
+def _check_url(text: str) -> None:
     try:
         parts = urlsplit(text)
         askable = text.isascii() and parts.hostname is not None and parts.hostname.encode("idna") and parts.port != 0
@@ -227,7 +240,6 @@ def _url(text: str) -> str:
         askable = False
     if not askable:
         raise _invalid(f"health.url: {text!r:.120} is not a URL like http://127.0.0.1:8080/healthz, in ASCII")
-    return text
 
 
 def _relative(path: str, where: str) -> str:

@@ -47,6 +47,14 @@ def test_the_manifest_is_kept_with_what_each_component_needs_to_be_stopped(tmp_p
     assert loaded.manifest.without("service", "ui") == Manifest()
 
 
+def test_what_an_earlier_agent_installed_is_known_also_if_this_one_would_refuse_it(tmp_path: Path) -> None:
+    """L43: else one package of old would make a whole endpoint unknown, and all of it would be installed again."""
+    path, old = tmp_path / "manifest.json", b'[service]\nkind = "process"\ncommand = ["/usr/bin/serve"]\n'
+    before = dataclasses.replace(SERVICE, package_toml=(PACKAGE_TOML + old).decode())
+    save_manifest(path, Manifest().having(before))
+    assert load_manifest(path).manifest.components["service"].package.service.command == ("/usr/bin/serve",)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"version": "one"}, {"package_toml": "x"}, {"installed_at": 7}, {"name": "ui"}, {"name": None}],

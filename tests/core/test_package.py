@@ -262,6 +262,24 @@ def test_a_service_check_or_hook_that_contradicts_itself_is_refused(table: str) 
     assert refusal(parse, HEAD + table) == "invalid_package"
 
 
+def test_what_an_earlier_version_admitted_stays_readable() -> None:
+    """L43: it is installed, and has to be stopped; every other rule holds."""
+    table = """
+    [service]
+    kind = "process"
+    command = ["/usr/bin/serve"]
+    [health]
+    kind = "http"
+    url = "http://two..dots/"
+    [hooks]
+    pre_install = ["../pre"]
+    """
+    assert refusal(parse, HEAD + table) == "invalid_package"
+    package = parse_package_toml((HEAD + table).encode(), admitted=True)
+    assert package.service.command == ("/usr/bin/serve",)
+    assert refusal(lambda text: parse_package_toml(text, admitted=True), b"") == "invalid_package"
+
+
 def test_a_manifest_that_is_too_large_or_not_utf8_is_refused() -> None:
     """L40."""
     filler = b"#" * MAX_MANIFEST_BYTES
