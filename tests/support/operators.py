@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repo_server.tree.treeio import LOCK_NAME
+from support.prepared import can_be_prepared, run_prepared
 
 REPOTOOL = Path(sys.executable).parent / "repotool"
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("REPOTOOL")}
@@ -27,15 +28,16 @@ class Operator:
         self, *arguments: str | Path, stdin: bytes = b"", cwd: Path | None = None, **env: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run repotool and return what came of it."""
+        environment = {
+            **QUIET, "HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / "cache"), **self.env, **env,
+        }  # fmt: skip
+        folder = cwd or self.home
+        if can_be_prepared(environment):
+            return run_prepared("repotool.cli:main", str(REPOTOOL), arguments, env=environment, cwd=folder, stdin=stdin)
         return subprocess.run(
-            [REPOTOOL, *arguments],
-            input=stdin,
-            capture_output=True,
-            env={**QUIET, "HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / "cache"), **self.env, **env},
-            cwd=cwd or self.home,
-            timeout=100,
+            [REPOTOOL, *arguments], input=stdin, capture_output=True, env=environment, cwd=folder, timeout=100,
             check=False,
-        )
+        )  # fmt: skip
 
     def run(self, *arguments: str | Path, **env: str) -> str:
         """Run repotool, which must succeed; return its output."""
