@@ -7,6 +7,7 @@ import enum
 import errno
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -111,6 +112,10 @@ class Log:
 
     def _open(self) -> int:
         descriptor = FILES.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            # A FIFO that nobody reads would be waited for, and a device such as /dev/null be made private.
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is not a regular file")
         FILES.make_private(descriptor)
         return descriptor
 

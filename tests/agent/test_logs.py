@@ -104,6 +104,16 @@ def test_a_log_that_cannot_be_written_goes_to_stderr_and_stops_nothing(
     assert "not through a link" in errors
 
 
+def test_what_is_no_file_is_no_log_and_left_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A FIFO that nobody reads would stop the agent once it is full; ``/dev/null`` must not become private."""
+    os.mkfifo(fifo := tmp_path / "log", 0o644)
+    fifo.chmod(0o644)
+    log_at(fifo).info("hello")
+    assert "it is not a regular file" in (said := capfd.readouterr().err)
+    assert "hello" in said
+    assert stat.S_IMODE(fifo.stat().st_mode) == 0o644
+
+
 def test_several_processes_write_and_rotate_one_log(tmp_path: Path) -> None:
     """The daemon and a ``checknow``: every line stays whole."""
     program = (
