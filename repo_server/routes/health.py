@@ -16,9 +16,9 @@ async def healthz(_context: Context, call: Call) -> None:
 async def readyz(context: Context, call: Call) -> None:
     """Say whether agents are served (200) or why not yet (503), and what else is wrong.
 
-    Only a server that knows no catalogue is not ready, also because its tree was not there when it started: agents are
-    served without a database, by the last good catalogue, with the last good secrets and so on, and a load balancer must
-    not take every server away for what is wrong with all of them (promise 4).
+    Only a server that knows no catalogue is not ready, also because its tree was not there when it started. Agents are
+    served by the last good catalogue, without a database, with the last good secrets and so on, and a load balancer
+    must not take every server away for what is wrong with all of them (promise 4).
     """
     require_reading(call)
     ready = context.live.ready
