@@ -1,11 +1,10 @@
 """Limits that several servers share through Redis (design §5, NFR-SRV-009).
 
-Nothing waits for Redis. Each server counts by itself at once, tells Redis ten times a second what it has let through,
-and refuses what Redis then says is used up. A key of which no more was let through than a sixteenth of its limit is
-kept back, which is nearly all of them: a check costs no question. So all together let through what the limit allows and
-at most a sixteenth of it for each server and what comes within a tenth of a second, and make up for what is told before
-they go on. A Redis that is away or slow is no
-outage: each server goes on with its own counts, says so, and asks again every few seconds.
+Nothing waits for Redis. Each server counts by itself at once, tells Redis when it has let a sixteenth of a limit
+through, and refuses what Redis then says is used up. Nearly nobody asks so much: a check costs no question. So all
+together let through what the limit allows, at most a sixteenth of it more for each server, and what comes in the
+milliseconds until Redis has answered; that is counted too, and made up for before they go on. A Redis that is away or
+slow is no outage: each server goes on with its own counts, says so, and asks again every few seconds.
 
 Wrong credentials count together as well, but an address from which somebody has succeeded at any of the servers is
 closed at none of them.
@@ -22,8 +21,11 @@ from time import perf_counter
 from repo_server.access.buckets import Rate
 from repo_server.access.limits import Limits, Rates, device_key, is_loopback, network_of
 from repo_server.access.redisbuckets import RedisAway, RedisBuckets
+from repo_server.waiting import first_of, pause
 
-FLUSH_SECONDS = 0.1
+_LOOK_SECONDS = 0.1
+_LEAST_PAUSE = 0.002
+"""Between two rounds: however many there are to be told of, it takes a small part of the event loop's time."""
 _PROBE_SECONDS = 2.0
 _KEEPS = 16
 """Part of a limit that a server keeps back."""
@@ -102,6 +104,7 @@ class SharedLimits:
     _failures: _Kind | None = None
     _good: dict[str, None] = field(default_factory=dict)
     """Addresses from which somebody has succeeded, which Redis has not been told."""
+    _due: asyncio.Event = field(default_factory=asyncio.Event)
     _remind_at: float = 0.0
     _ping_at: float = 0.0
 
@@ -130,13 +133,18 @@ class SharedLimits:
             self._count(self._device, device_key(address, device_id), now)
 
     def _count(self, kind: _Kind | None, key: Hashable, now: float) -> None:
-        if kind is not None and (wait := kind.count(key, now)):
+        if kind is None:
+            return
+        if wait := kind.count(key, now):
             raise self.limits.refusal(kind.name, wait)
+        if kind.due:
+            self._due.set()
 
     def failed(self, network: str) -> None:
         """Count wrong credentials of an address; ``limits`` are told if it is to be closed."""
         if self._failures is not None and self.error is None and not is_loopback(network):
             self._failures.count(network, self.clock())
+            self._due.set()
 
     def succeeded(self, network: str) -> None:
         """Have it known that somebody at an address knows a secret; only the first time matters."""
@@ -147,11 +155,13 @@ class SharedLimits:
         """Tell Redis, and take up what it says, until ``stop`` is set."""
         try:
             while not stop.is_set():
+                self._due.clear()
                 await self._turn()
-                try:
-                    await asyncio.wait_for(stop.wait(), FLUSH_SECONDS if self.error is None else _PROBE_SECONDS)
-                except TimeoutError:
-                    continue
+                if self.error is not None:
+                    await pause(stop, _PROBE_SECONDS)
+                elif not stop.is_set():
+                    await asyncio.sleep(_LEAST_PAUSE)
+                    await first_of(stop.wait(), self._due.wait(), seconds=_LOOK_SECONDS)
         finally:
             await self._buckets.close()
 
