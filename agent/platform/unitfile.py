@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.codes import Code
 from agent.errors import AgentError
 from agent.platform.files import FILES
+from agent.platform.spoken import resolve
 from agent.ports import Unit
 
 SHIPPED_FOLDER = "systemd"
@@ -117,12 +118,10 @@ def _shipped(unit: Unit) -> str | None:
 
 
 def _generated(unit: Unit) -> str:
-    own = unit.folder / unit.service.command[0]
-    command = [str(own) if own.exists() else unit.service.command[0], *unit.service.command[1:]]
     return _GENERATED.format(
         component=unit.component,
         folder=_escaped(str(unit.folder)),
-        command=" ".join(quoted(word) for word in command),
+        command=" ".join(quoted(word) for word in resolve(unit.service.command, unit.folder)),
     )
 
 
