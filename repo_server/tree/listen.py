@@ -46,7 +46,7 @@ class Listener:
     poll_ms: int = 2000
     source: Source = watchfiles.watch
     steady_seconds: float = 30.0
-    """After so long without an error it is over."""
+    """After so long without an error the next one is the first again."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     trouble: str | None = None
@@ -99,8 +99,10 @@ class Listener:
             )
 
     def _goes_well(self) -> None:
-        if self._failures and monotonic() - self._began > self.steady_seconds:
+        seconds = monotonic() - self._began
+        if self._failures and seconds > min(_LONGEST_PAUSE, self.steady_seconds):
             self._failures, self.trouble = 0, None
+        if self._said and seconds > self.steady_seconds:
             self._said.clear()
 
     def _listen(self) -> None:
