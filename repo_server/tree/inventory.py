@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from repo_server.core.names import ReleaseName, SidecarKind
 from repo_server.tree.examine import Job, Moment
-from repo_server.tree.groups import Files, Group, Memo, read_sidecars
+from repo_server.tree.groups import Files, Group, Memo
 from repo_server.tree.naming import Naming, split, too_deep
 from repo_server.tree.rules import Rules
+from repo_server.tree.sidecarfiles import read_sidecars
 from repo_server.tree.walk import Entry, Fault, Listing, Odd, depth, entry_at, join
 
 _SUFFIXES = ("", *(str(kind) for kind in SidecarKind))

@@ -1,8 +1,8 @@
 """The scanner: a tree on disk becomes a catalogue and a list of problems. The only reader of the tree (design §2).
 
 ``full`` looks at everything, ``update`` at what changed; both come to the same result. The work is done in modules of
-their own: ``walk`` lists, ``naming`` sorts, ``inventory`` remembers, ``groups`` reads and judges, ``examine`` hashes
-and verifies, ``claims`` settles who is a release, ``shelf`` makes the result.
+their own: ``walk`` lists, ``naming`` sorts, ``inventory`` remembers, ``sidecarfiles`` reads, ``groups`` judges,
+``examine`` hashes and verifies, ``claims`` settles who is a release, ``shelf`` makes the result.
 """
 
 from __future__ import annotations

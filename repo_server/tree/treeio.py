@@ -101,7 +101,7 @@ def read_small(root: Path, relative: str, limit: int) -> tuple[bytes, FileIdenti
     descriptor = open_beneath(root, relative)
     try:
         status = os.fstat(descriptor)
-        data = b"" if status.st_size > limit else _read(descriptor, limit + 1)
+        data = b"" if status.st_size > limit else read_up_to(descriptor, limit + 1)
         if status.st_size > limit or len(data) > limit:
             raise TooLarge(f"{relative} has {max(status.st_size, len(data))} bytes; at most {limit} are read")
         return data, FileIdentity.of(status)
@@ -223,7 +223,7 @@ def _encodable(path: str) -> bool:
     return True
 
 
-def _read(descriptor: int, limit: int) -> bytes:
+def read_up_to(descriptor: int, limit: int) -> bytes:
     """Read up to ``limit`` bytes; a network file system may give them in pieces."""
     pieces: list[bytes] = []
     while limit > 0 and (piece := os.read(descriptor, limit)):

@@ -46,7 +46,7 @@ def test_a_warm_start_finds_the_same_and_reads_neither_files_nor_sidecars(
         raise AssertionError("a sidecar was read")
 
     monkeypatch.setattr("repo_server.tree.digests.os.readv", hashing)
-    monkeypatch.setattr("repo_server.tree.groups._read", reading)
+    monkeypatch.setattr("repo_server.tree.sidecarfiles._read", reading)
     assert full(tree.root, state) == cold
     assert len(cold.catalogue) == 2
 
