@@ -20,8 +20,9 @@ from agent.codes import Code
 from agent.errors import ConfigInvalid, local_failure
 from agent.platform.access import ACCESS
 from agent.urls import base_url
+from repo_server.core.expected import COMPONENT, in_words
 from repo_server.core.identity import normalise_device_id
-from repo_server.core.model import COMPONENT_PATTERN, Channel
+from repo_server.core.model import Channel
 from repo_server.core.package import ServiceKind
 from repo_server.core.wire import MAX_ATTRIBUTES
 
@@ -32,7 +33,13 @@ MOST_UNKNOWN = 64
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 _Texts = Annotated[list[_Text], msgspec.Meta(max_length=64)]
-_Path = Annotated[str, msgspec.Meta(pattern=r"^(/|[A-Za-z]:\\)")]
+_WHOLE_PATH = r"^(/|[A-Za-z]:\\)"
+_PRINTABLE = r"^[!-~]{1,1024}\Z"
+_SHAPES = {
+    _WHOLE_PATH: "a whole path, like /var/log/updater.log",
+    _PRINTABLE: "1 to 1024 printable ASCII characters without blanks",
+}
+_Path = Annotated[str, msgspec.Meta(pattern=_WHOLE_PATH)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +158,16 @@ class _Values(msgspec.Struct, forbid_unknown_fields=False):
     log_max_files: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
     root_path: _Path | None = None
     release_channel: Channel = Channel.STABLE
-    auth_secret: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,1024}\Z")] | None = None
+    auth_secret: Annotated[str, msgspec.Meta(pattern=_PRINTABLE)] | None = None
     device_id: _Text | None = None
     org_id: _Text | None = None
     site_id: _Text | None = None
     attributes: Annotated[dict[str, Any], msgspec.Meta(max_length=MAX_ATTRIBUTES)] = {}
     pinned_spki: _Texts = []
     service_manager: ServiceKind | None = None
-    components: Annotated[
-        list[Annotated[str, msgspec.Meta(pattern=rf"^{COMPONENT_PATTERN}\Z")]], msgspec.Meta(max_length=64)
-    ] = msgspec.field(default_factory=lambda: list(BASELINE))
+    components: Annotated[list[Annotated[str, msgspec.Meta(pattern=COMPONENT)]], msgspec.Meta(max_length=64)] = (
+        msgspec.field(default_factory=lambda: list(BASELINE))
+    )
     session_wait_seconds: Annotated[int, msgspec.Meta(ge=0, le=30 * 86_400)] = 86_400
     insecure_http: bool = False
 
@@ -225,7 +232,7 @@ def _config(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
         key = "device_id"
         device_id = None if raw.device_id is None else normalise_device_id(raw.device_id)
     except ValueError as error:
-        reason = str(error).removesuffix(f" - at `$.{key}`")
+        reason = in_words(error, _Values, _SHAPES).removeprefix(f"{key}: ")
         raise _invalid(f"{key} in {origins.get(key, 'the defaults')} is not valid: {reason}") from None
     return Config(
         servers=server_urls,

@@ -55,6 +55,8 @@ def migrate(conninfo: str, *, from_start: bool = False, to: str = "head") -> Non
             migrate(conninfo, to=to)
             return
         advice = "; the tables' owner makes them: repo-server migrate --database-url URL" if refused else ""
-        raise DatabaseAway(f"migrations: {error}{advice}") from error
+        # SQLAlchemy adds the whole statement and a link to what PostgreSQL says.
+        why = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        raise DatabaseAway(f"migrations: {' '.join(str(why).split())}{advice}") from error
     finally:
         engine.dispose()

@@ -143,6 +143,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_key(conf: Path, key: str,
     conf.write_text(json.dumps({**EVERYTHING, key: value}))
     message = refused(conf)
     assert message.startswith(f"{key} in {conf}")
+    assert not any(odd in message for odd in ("regex", "`", "\\Z")), message
     if key == "auth_secret" and value:
         assert value not in message
 
