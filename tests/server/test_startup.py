@@ -1,27 +1,20 @@
-"""Starting and stopping: every refusal has an exit code and says what to do (design §11)."""
+"""Starting: every refusal has an exit code and says what to do (design §11)."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 import urllib3
 from support.certificates import make_certificate
-from support.server import command, environment, running, wait_until
-from support.serving import SERVICE, lives, postmaster, query
+from support.server import accepts, command, environment, running, wait_until
+from support.serving import SERVICE
 from support.trees import Tree
-
-from repo_server.store.embedded import EmbeddedPostgres
 
 
 def refused(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -141,32 +134,6 @@ def test_a_state_folder_is_made_private(tree: Tree, tmp_path: Path) -> None:
         assert (tmp_path / "a" / "state").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_database_that_is_unreachable_at_the_start_is_said_and_not_waited_for(tree: Tree, tmp_path: Path) -> None:
-    """Promise 4; the password never gets into the log."""
-    url = "postgresql://someone:hush-hush@127.0.0.1:1/nothing"
-    with running(tree.root, tmp_path / "state", "--database-url", url) as server:
-        assert server.offered() == {"service": "1.2.3"}
-        server.wait_for_database("away")
-        assert "agents are served without it" in server.log
-        assert server.post("/v1/status", {"device_id": str(uuid.uuid4()), "records": []}).status == 200
-    assert "hush-hush" not in server.log
-
-
-def test_a_given_database_is_used_and_left_running(tree: Tree, tmp_path: Path) -> None:
-    """Two servers on one PostgreSQL, here the embedded one of the first."""
-    device_id = str(uuid.uuid4())
-    with running(tree.root, tmp_path / "one", database=True) as first:
-        folder = os.open(tmp_path / "one" / "postgres", os.O_RDONLY)
-        os.set_inheritable(folder, True)
-        url = f"postgresql:///postgres?host=/proc/{os.getpid()}/fd/{folder}&user=postgres"
-        with running(tree.root, tmp_path / "two", "--database-url", url, database=True) as second:
-            second.check(device_id=device_id)
-            wait_until(lambda: first.get(f"/v1/devices/{device_id}").status == 200, "it is written", second.log_path)
-        os.close(folder)
-        assert first.get(f"/v1/devices/{device_id}").status == 200
-        assert not (tmp_path / "two" / "postgres").exists()
-
-
 def test_a_key_that_this_version_does_not_use_is_not_ignored_silently(tree: Tree, tmp_path: Path) -> None:
     state = tmp_path / "state"
     ended = []
@@ -199,151 +166,6 @@ def test_settings_come_from_environment_and_file_too(tree: Tree, tmp_path: Path)
         assert answer["next_check_seconds"] == 77
         assert answer["updates"][0]["url"].startswith("https://u.example/v1/packages/")
         assert "REPO_SERVER_TYPO" in server.log
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly_and_postgresql_with_it(tree: Tree, tmp_path: Path, how: signal.Signals) -> None:
-    """What was asked a moment before the signal is still written; a restart finds it."""
-    device_id = str(uuid.uuid4())
-    with running(tree.root, tmp_path / "state", database=True) as server:
-        pid = postmaster(server.state)
-        server.check(device_id=device_id)
-        assert server.stop(how) == 0
-        assert not lives(pid)
-        assert not (server.state / "postgres" / "postmaster.pid").exists()
-        assert "Traceback" not in server.log
-        assert "RuntimeWarning" not in server.log
-    with running(tree.root, tmp_path / "state", database=True) as server:
-        assert server.get(f"/v1/devices/{device_id}").status == 200
-
-
-def test_a_killed_server_leaves_nothing_that_its_successor_cannot_handle(tree: Tree, tmp_path: Path) -> None:
-    """Promise 1: SIGKILL leaves a PostgreSQL running; the next server ends it and finds everything that was kept."""
-    record = {
-        "record_id": str(uuid.uuid4()), "component_name": "ui", "trigger_source": "x", "requested_version": "1.0.0",
-        "status": "success", "attempt_timestamp": "2026-01-01T00:00:00Z",
-    }  # fmt: skip
-    with running(tree.root, tmp_path / "state", database=True) as server:
-        orphan = postmaster(server.state)
-        report = {"device_id": str(uuid.uuid4()), "records": [record]}
-        assert server.post("/v1/status", report).json()["accepted"] == [record["record_id"]]
-        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-    assert lives(orphan)
-    with running(tree.root, tmp_path / "state", database=True) as server:
-        assert postmaster(server.state) != orphan
-        assert not lives(orphan)
-        rows = query(
-            server.state, "SELECT count(*) FROM agent_update_status_log WHERE record_id = %s", record["record_id"]
-        )
-        assert rows == [(1,)]
-
-
-def test_a_child_of_a_killed_postgresql_that_still_works_on_the_data_is_ended_before_another_one_starts(
-    tmp_path: Path,
-) -> None:
-    """Two on one folder would destroy it, and the lock file, which keeps them apart, is removed."""
-    first = EmbeddedPostgres(tmp_path)
-    with contextlib.closing(psycopg.connect(first.ensure_running())) as connection:
-        child = connection.execute("SELECT pg_backend_pid()").fetchall()[0][0]
-        os.kill(child, signal.SIGSTOP)
-        os.kill(postmaster(tmp_path), signal.SIGKILL)
-        successor = EmbeddedPostgres(tmp_path)
-        try:
-            assert successor.ensure_running()
-            assert not lives(child)
-        finally:
-            successor.stop()
-            first.stop()
-
-
-def test_a_lock_file_of_a_process_number_that_is_now_anothers_is_no_obstacle(tree: Tree, tmp_path: Path) -> None:
-    with running(tree.root, tmp_path / "state", database=True):
-        pass
-    lock = tmp_path / "state" / "postgres" / "postmaster.pid"
-    lock.write_text(f"{os.getpid()}\n/elsewhere\n")
-    with running(tree.root, tmp_path / "state", database=True):
-        pass
-
-
-def test_a_database_folder_that_was_never_finished_is_made_anew(tree: Tree, tmp_path: Path) -> None:
-    """Promise 1: killed while the database was made."""
-    state = tmp_path / "state"
-    (state / "postgres.new-1").mkdir(parents=True)
-    state.chmod(0o700)
-    (state / "postgres.new-1" / "PG_VERSION").write_text("18\n")
-    with running(tree.root, state, database=True):
-        assert not (state / "postgres.new-1").exists()
-
-
-def test_a_database_that_cannot_be_started_is_said_and_agents_are_served(tree: Tree, tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    (state / "postgres").mkdir(parents=True)
-    state.chmod(0o700)
-    (state / "postgres" / "PG_VERSION").write_text("1\n")
-    with running(tree.root, state, "--not-no-database") as server:
-        server.wait_for_database("away")
-        assert server.offered() == {"service": "1.2.3"}
-
-
-BIG = 64 * 1024 * 1024
-"""Bytes; more than fits into the buffers between server and client."""
-
-
-@contextlib.contextmanager
-def slow_download(port: int) -> Iterator[tuple[socket.socket, int]]:
-    """Begin a download, take only the beginning of it, and say how many bytes are still to come."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        connection.sendall(f"GET /v1/packages/{SERVICE} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += connection.recv(64)
-        yield connection, BIG - len(head.partition(b"\r\n\r\n")[2])
-
-
-@pytest.fixture
-def big(tmp_path: Path) -> Tree:
-    """Make a tree with a release that takes a while to download."""
-    tree = Tree(tmp_path / "tree")
-    tree.add(SERVICE, b"\0" * BIG)
-    return tree
-
-
-def test_running_downloads_finish_after_the_signal(big: Tree, tmp_path: Path) -> None:
-    with running(big.root, tmp_path / "state") as server, slow_download(server.port) as (connection, size):
-        server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not accepts(server.port), "no new connection is taken", server.log_path)
-        # Long enough for a server that does not wait to have cut it; for one that does it makes no difference.
-        time.sleep(1)
-        assert server.process.poll() is None
-        received = 0
-        while received < size and (part := connection.recv(1 << 20)):
-            received += len(part)
-        assert received == size, "the download was cut"
-        assert server.process.wait(30) == 0
-
-
-def test_a_download_that_does_not_finish_is_cut_at_the_limit(big: Tree, tmp_path: Path) -> None:
-    options = ("--shutdown-seconds", "1")
-    with running(big.root, tmp_path / "state", *options) as server, slow_download(server.port):
-        assert server.stop() == 0
-        assert "its time is up" in server.log
-        assert "Traceback" not in server.log
-
-
-def test_a_second_signal_does_not_wait_for_downloads(big: Tree, tmp_path: Path) -> None:
-    options = ("--shutdown-seconds", "600")
-    with running(big.root, tmp_path / "state", *options) as server, slow_download(server.port):
-        server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not accepts(server.port), "no new connection is taken", server.log_path)
-        assert server.stop() == 0
-
-
-def accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_tls_serves_https_and_its_urls(tree: Tree, tmp_path: Path) -> None:

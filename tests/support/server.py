@@ -160,6 +160,14 @@ def wait_until(condition: Any, what: str, log_path: Path | None = None, seconds:
         time.sleep(0.02)
 
 
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def _activated(listener: socket.socket) -> list[str]:
     """Return what starts a program with a socket in the place where services look for it."""
     script = (
