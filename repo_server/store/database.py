@@ -35,6 +35,10 @@ DATA_ERRORS = (
     psycopg.IntegrityError,
     psycopg.errors.ProgramLimitExceeded,
     psycopg.errors.StatementTooComplex,
+    # What triggers and views of CommandIT's own tables say.
+    psycopg.errors.RaiseException,
+    psycopg.errors.TriggeredActionException,
+    psycopg.errors.WithCheckOptionViolation,
 )
 """What the same statement with the same data will always fail with."""
 _PING_EVERY = 2.0

@@ -329,18 +329,28 @@ def test_tables_that_were_taken_away_are_made_again(tree: Tree, tmp_path: Path) 
         seen(server, device_id, site_id="berlin")
 
 
+REFUSING_TRIGGER = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.site_id = 'strange' THEN RAISE EXCEPTION 'there is no such site'; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON devices FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
 def test_a_row_that_the_database_refuses_does_not_take_the_others_with_it(tree: Tree, tmp_path: Path) -> None:
-    """CommandIT's own ``devices`` has constraints that we do not know."""
+    """CommandIT's own ``devices`` has constraints, and may have triggers, that we do not know."""
     ids = [str(uuid.uuid4()) for _ in range(20)]
+    refused = {7: "forbidden", 11: "strange"}
     with running(tree.root, tmp_path / "state", database=True) as server:
         query(server.state, "ALTER TABLE devices ADD CHECK (site_id <> 'forbidden')")
+        query(server.state, REFUSING_TRIGGER)
         for n, device_id in enumerate(ids):
-            server.check(device_id=device_id, site_id="forbidden" if n == 7 else "fine")
+            server.check(device_id=device_id, site_id=refused.get(n, "fine"))
         for n, device_id in enumerate(ids):
-            if n != 7:
-                seen(server, device_id, site_id="fine")
-        assert seen(server, ids[7], site_id="forbidden")["registered"] is False
+            assert seen(server, device_id, site_id=refused.get(n, "fine"))["registered"] is (n not in refused)
         assert ids[7] in server.log
+        assert ids[11] in server.log
 
 
 def test_a_question_to_a_frozen_database_ends_within_its_limit(tmp_path: Path) -> None:
