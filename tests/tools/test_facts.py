@@ -75,6 +75,7 @@ def test_ls_shows_what_is_asked_for(operator: Operator, tree: Tree) -> None:
     assert listed("--os", "windows") == [("service", "1.2.3")]
     assert listed("--arch", "arm64") == [("ui", "1.0.0")]
     assert listed("--channel", "beta") == [("service", "1.10.0")]
+    assert "this tree knows service" in operator.refused(2, "ls", "--component", "servcie")
     assert [item["code"] for item in operator.facts("ls", "--all")["problems"]] == ["unrecognised_name"]
     lines = operator.run("ls").splitlines()
     assert lines[0].split() == ["component", "version", "platform", "channel", "state", "reaches", "size", "file"]
@@ -103,7 +104,9 @@ def test_explain_says_what_the_server_would(operator: Operator, tree: Tree) -> N
     assert {item["component"] for item in facts["offers"]} == {"service", "ui"}
     assert "UUID" in operator.refused(2, *base, "--device-id", "x")
     assert "SemVer" in operator.refused(2, *base, "--component", "ui=1")
-    operator.refused(2, *base, "--component", "ui=1.0.0", "--component", "ui")
+    assert "twice" in operator.refused(2, *base, "--component", "ui=1.0.0", "--component", "ui")
+    assert "in lower case" in operator.refused(2, *base, "--component", "=1.0.0")
+    assert "empty" in operator.refused(2, *base, "--site", "")
 
 
 @pytest.mark.parametrize("kind", ["malformed", "link", "fifo"])

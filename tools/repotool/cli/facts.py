@@ -9,15 +9,13 @@ from typing import Any
 
 import click
 
-from repo_server.core.errors import FormatError
-from repo_server.core.identity import normalise_device_id
 from repo_server.core.model import Arch, Channel, Device, FileState, Installed, Os, Platform, Problem, Release
 from repo_server.core.names import ReleaseName
 from repo_server.core.offer import Decision, decide
 from repo_server.core.version import Version
 from repo_server.tree import treeio
 from repotool.advice import what_to_do
-from repotool.cli import options, show
+from repotool.cli import asking, options, show
 from repotool.errors import Usage
 from repotool.inventory import Selection
 from repotool.look import Eyes, accept_removal, look, since
@@ -60,6 +58,10 @@ def list_releases(
     """List the releases that the tree offers, and those that are blocked."""
     opened, now = options.the_tree(tree), options.now()
     result = look(opened, eyes_for(opened, state), now)
+    known = result.catalogue.config.components
+    for name in components:
+        if name not in known:
+            raise Usage(f"--component {name}: this tree knows {', '.join(known)}")
     selection = Selection(None, components, os_name, arch)
     releases = sorted(
         (
@@ -190,12 +192,13 @@ def _problem_facts(tree: Tree, problems: Iterable[Problem]) -> list[dict[str, An
     "--component",
     "components",
     multiple=True,
+    type=asking.HeldType(),
     metavar="C[=VERSION]",
     help="What is installed; without a version: wanted and not there. Repeatable.  [default: all, not there]",
 )
-@click.option("--device-id", metavar="UUID")
-@click.option("--org", metavar="ID")
-@click.option("--site", metavar="ID")
+@click.option("--device-id", type=asking.device_id_type, metavar="UUID")
+@click.option("--org", type=asking.words_type, metavar="ID")
+@click.option("--site", type=asking.words_type, metavar="ID")
 @state_option
 @options.tree_option
 @options.json_option
@@ -204,7 +207,7 @@ def explain(  # noqa: PLR0913 -- one parameter per option
     os_name: str,
     arch: str,
     channel: str | None,
-    components: tuple[str, ...],
+    components: tuple[tuple[str, Version | None], ...],
     device_id: str | None,
     org: str | None,
     site: str | None,
@@ -216,16 +219,14 @@ def explain(  # noqa: PLR0913 -- one parameter per option
     opened, now = options.the_tree(tree), options.now()
     catalogue = look(opened, eyes_for(opened, state), now).catalogue
     platform = Platform(Os(os_name), Arch(arch))
-    wanted = components or tuple(name for name in catalogue.config.components if catalogue.releases(platform, name))
-    try:
-        installed, known_as = _installed(wanted), None if device_id is None else normalise_device_id(device_id)
-    except FormatError as error:
-        raise Usage(error.message) from None
+    wanted = components or tuple(
+        (name, None) for name in catalogue.config.components if catalogue.releases(platform, name)
+    )
     device = Device(
         platform,
-        installed,
+        _installed(wanted),
         None if channel is None else Channel(channel),
-        known_as,
+        device_id,
         None if org is None else org.strip().lower(),
         None if site is None else site.strip().lower(),
     )
@@ -248,13 +249,12 @@ def explain(  # noqa: PLR0913 -- one parameter per option
         show.say(f"{number}. {offer.action} {offer.release.component} to {offer.release.version}: {offer.release.path}")
 
 
-def _installed(texts: Iterable[str]) -> tuple[Installed, ...]:
+def _installed(pairs: Iterable[tuple[str, Version | None]]) -> tuple[Installed, ...]:
     found: dict[str, Installed] = {}
-    for text in texts:
-        name, _, version = text.partition("=")
+    for name, version in pairs:
         if name in found:
             raise Usage(f"--component {name} is given twice")
-        found[name] = Installed(name, Version(version) if version else None)
+        found[name] = Installed(name, version)
     return tuple(found.values())
 
 
