@@ -17,8 +17,10 @@ from typing import Any
 from simulators.repository import Repository
 
 from agent.paths import Paths
+from support.prepared import can_be_prepared, run_prepared
 
 AGENT = (sys.executable, "-m", "agent")
+_ENTRY = "agent.floor agent.cycle agent.cli agent.__main__:main"
 
 
 class Endpoint:
@@ -36,10 +38,12 @@ class Endpoint:
         env: Mapping[str, str] = {},
     ) -> subprocess.CompletedProcess[str]:
         """Run the agent to its end; another exit code than expected fails the test."""
-        result = subprocess.run(
-            [*command, "--root-dir", str(self.root), *map(str, arguments)],
-            capture_output=True, text=True, check=False, timeout=100, env={**os.environ, **env},
-        )  # fmt: skip
+        words, environment = ["--root-dir", str(self.root), *map(str, arguments)], {**os.environ, **env}
+        if command == AGENT and can_be_prepared(environment):
+            done = run_prepared(_ENTRY, AGENT[-1], words, env=environment, cwd=Path.cwd())
+        else:
+            done = subprocess.run([*command, *words], capture_output=True, check=False, timeout=100, env=environment)
+        result = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
         said = f"{' '.join(map(str, arguments))} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
         assert expect is None or result.returncode == expect, f"{said}\n{self.log()[-6000:]}"
         return result

@@ -38,7 +38,10 @@ def run_prepared(
     stdin: bytes = b"",
     timeout: float = 100.0,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program to its end, as ``subprocess.run`` does. ``entry``: its ``MODULE:FUNCTION``."""
+    """Run a program to its end, as ``subprocess.run`` does.
+
+    ``entry``: its ``MODULE:FUNCTION``; modules that it imports later may stand before it.
+    """
     words = [name, *map(str, arguments)]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
@@ -58,8 +61,8 @@ def run_prepared(
 
 
 def can_be_prepared(env: Mapping[str, str]) -> bool:
-    """Whether Python would start in an environment as it did in ours."""
-    return _of_start(env) == _of_start(os.environ)
+    """Whether Python would start in an environment as it did in ours, on a system that knows how to fork so."""
+    return sys.platform.startswith("linux") and _of_start(env) == _of_start(os.environ)
 
 
 def _of_start(env: Mapping[str, str]) -> dict[str, str]:
@@ -98,8 +101,8 @@ def _code(told: int, words: Sequence[str], timeout: float) -> int:
 
 def _serve(entry: str, orders: socket.socket) -> None:
     """Fork a run for each order; returns in a run, which is to end as a program does."""
-    module, _, function = entry.partition(":")
-    main = getattr(importlib.import_module(module), function)
+    names, _, function = entry.partition(":")
+    main = getattr([importlib.import_module(name) for name in names.split()][-1], function)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
