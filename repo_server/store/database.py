@@ -41,6 +41,15 @@ DATA_ERRORS = (
     psycopg.errors.WithCheckOptionViolation,
 )
 """What the same statement with the same data will always fail with."""
+_NOT_MENDED = (
+    psycopg.OperationalError,
+    psycopg.NotSupportedError,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.DatatypeMismatch,
+    psycopg.errors.CannotCoerce,
+    psycopg.errors.SyntaxError,
+)
+"""What making the tables again does not mend: above all a column of another type in CommandIT's own ``devices``."""
 _PING_EVERY = 2.0
 _PING_SECONDS = 3.0
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -127,7 +136,7 @@ class Database:
             raise
         except psycopg.Error as error:
             # Also missing tables and missing rights: that is mended in the database, and nobody's data is wrong.
-            self._broken = None if isinstance(error, psycopg.OperationalError) else f"{error}"
+            self._broken = None if isinstance(error, _NOT_MENDED) else f"{error}"
             self._doubt.set()
             raise DatabaseAway(f"{self.source}: {error}") from None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
 from support.databases import TestDatabase
 
-from repo_server.store import TooSlow
+from repo_server.store import DatabaseAway, TooSlow
 from repo_server.store.database import POOL_SIZE, Connection, Database
 from repo_server.store.events import page_query
 from repo_server.store.failures import _SIGNATURES, MAX_VERSIONS, FailureReader
@@ -55,6 +56,24 @@ def test_a_question_that_takes_too_long_is_ended_where_it_is_answered(database: 
     database.run(work)
     assert database.query("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(60%'"
                           " AND pid <> pg_backend_pid()") == [(0,)]  # fmt: skip
+
+
+def test_a_question_that_a_table_of_others_does_not_understand_costs_nobody_else_the_database(
+    database: TestDatabase,
+) -> None:
+    """CommandIT's own ``devices`` may have a column of another type; making our tables again does not mend that."""
+
+    async def mistaken(connection: Connection) -> None:
+        await connection.execute("SELECT FROM devices WHERE name = %s::uuid", (str(uuid.uuid4()),))
+
+    async def work(opened: Database) -> None:
+        with pytest.raises(DatabaseAway, match="operator does not exist"):
+            await opened.ask(mistaken)
+        for _ in range(20):
+            await opened.run(look)
+            await asyncio.sleep(0.02)
+
+    database.run(work)
 
 
 def test_failures_are_found_by_an_index_and_answered_within_bounds(database: TestDatabase) -> None:
