@@ -3,101 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-import watchfiles
 from support.scanning import codes, offered
 from support.trees import Tree
+from support.watching import GENEROUS, NAME, heard, run, silent, still_tree, watching
 
 from repo_server.core.model import Channel
-from repo_server.tree import ledger
 from repo_server.tree.listen import Listener, folders_below
-from repo_server.tree.live import Live, ScanResult, Snapshot
-from repo_server.tree.scan import Scanner, ScanOptions
 from repo_server.tree.treeio import write_atomic
-from repo_server.tree.watch import Watcher, WatchOptions
-
-NAME = "service-linux-amd64-1.2.3.tar.gz"
-GENEROUS = 60.0
-"""Seconds until a test gives up waiting; nothing takes a hundredth of it."""
-
-
-@dataclass
-class Running:
-    """A watcher at work."""
-
-    tree: Tree
-    live: Live
-    watcher: Watcher
-    scanner: Scanner
-    stop: asyncio.Event
-    snapshots: list[Snapshot] = field(default_factory=list)
-
-    @property
-    def result(self) -> ScanResult:
-        return self.live.current.result
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for a condition."""
-        await wait_for(lambda: self.live.ready and condition())
-
-
-async def wait_for(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(GENEROUS):
-        while not condition():  # noqa: ASYNC110 -- files and threads set no event
-            await asyncio.sleep(0.005)
-
-
-@contextlib.asynccontextmanager
-async def watching(tree: Tree, state: Path | None = None, **options: Any) -> AsyncIterator[Running]:
-    live, stop = Live(), asyncio.Event()
-    scanner = Scanner(tree.root, state, ScanOptions(settle_seconds=0.2))
-    snapshots: list[Snapshot] = []
-    watcher = Watcher(scanner, live, WatchOptions(**options), lambda: datetime.now(UTC), [snapshots.append])
-    task = asyncio.create_task(watcher.run(stop))
-    running = Running(tree, live, watcher, scanner, stop, snapshots)
-    try:
-        await running.until(lambda: True)
-        yield running
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, GENEROUS)
-        scanner.close()
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    """Make a tree in which nothing but the listener leads to a second look: full scans are a day apart."""
-    tree = Tree(tmp_path / "tree")
-    tree.add(NAME, channel="beta", folder="a/b")
-    (tree.root / "repo.toml").write_text("rescan_seconds = 86400\n")
-    return tree
-
-
-def run(work: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(work(), 2 * GENEROUS))
-
-
-async def heard(running: Running) -> None:
-    """Wait until the listener has reported that it listens, so that what follows is told by it and by nothing else."""
-    marker = running.tree.root / "probe-linux-amd64-0.0.1.zip"
-    async with asyncio.timeout(GENEROUS):
-        while marker.name not in codes(running.result):
-            marker.write_bytes(b"")
-            await asyncio.sleep(0.05)
-    marker.unlink()
-    await running.until(lambda: marker.name not in codes(running.result))
+    return still_tree(tmp_path / "tree")
 
 
 def test_a_promotion_reaches_the_live_catalogue(tree: Tree) -> None:
@@ -227,83 +150,6 @@ def test_a_burst_of_thousands_of_files_is_followed_to_its_end(tree: Tree) -> Non
     run(work)
 
 
-def test_names_that_are_not_utf8_stop_the_library_but_not_the_watching(
-    tree: Tree, caplog: pytest.LogCaptureFixture
-) -> None:
-    """L9: watchfiles gives up at such a name; the listener starts again."""
-
-    async def work() -> None:
-        async with watching(tree) as running:
-            await heard(running)
-            for number in range(3):
-                with open(os.path.join(os.fsencode(tree.root), b"a", b"\xff%d" % number), "wb"):  # noqa: ASYNC230, PTH118, PTH123 -- names of bytes
-                    pass
-                await running.until(lambda number=number: rf"a/\xff{number}" in codes(running.result))
-            tree.add("ui-linux-amd64-1.0.0.tar.gz", folder="a")
-            await running.until(lambda: "a/ui-linux-amd64-1.0.0.tar.gz" in offered(running.result))
-
-    with caplog.at_level(logging.WARNING):
-        run(work)
-    assert "starts again" in caplog.text
-
-
-def test_errors_in_the_listener_that_do_not_end_are_logged_once_and_said_until_they_do(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Somebody touches an undecodable name again and again, or the system has no watches left."""
-    broken = threading.Event()
-    broken.set()
-
-    def stumbling(*paths: object, **options: Any) -> Iterator[set[Any]]:
-        for changes in watchfiles.watch(*paths, **options):  # type: ignore[arg-type]
-            if broken.is_set():
-                raise RuntimeError("the library stumbled")
-            yield changes
-
-    listener = Listener(tmp_path, lambda _: None, source=stumbling, steady_seconds=0.5)
-    listener.start()
-    try:
-        run(lambda: wait_for(lambda: listener.trouble is not None))
-        assert "the library stumbled" in str(listener.trouble)
-        broken.clear()
-        run(lambda: wait_for(lambda: listener.trouble is None))
-    finally:
-        listener.stop()
-    assert caplog.text.count("starts again") == 1
-
-
-def test_an_error_in_the_listener_is_logged_and_it_starts_again(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
-    """The fault is injected into the port: it fails at its start, later in its course, and then works."""
-    attempts: list[int] = []
-
-    def stumbling(*paths: object, **options: Any) -> Iterator[set[Any]]:
-        attempts.append(1)
-        if len(attempts) == 1:
-            raise OSError(28, "inotify watch limit reached")
-        for number, changes in enumerate(watchfiles.watch(*paths, **options)):  # type: ignore[arg-type]
-            if len(attempts) == 2 and number == 1:
-                raise RuntimeError("the library stumbled")
-            yield changes
-
-    async def work() -> None:
-        async with watching(tree, source=stumbling) as running:
-            await running.until(lambda: len(attempts) == 3)
-            await heard(running)
-            tree.add("ui-linux-amd64-1.0.0.tar.gz")
-            await running.until(lambda: len(offered(running.result)) == 2)
-
-    with caplog.at_level(logging.WARNING):
-        run(work)
-    assert "inotify watch limit reached" in caplog.text
-    assert "the library stumbled" in caplog.text
-
-
-def silent(*_: object, stop_event: Any, **__: object) -> Iterator[set[Any]]:
-    """Tell nothing, like a network file system."""
-    while not stop_event.wait(0.1):
-        yield set()
-
-
 def test_without_any_event_the_periodic_scan_finds_what_changed(tree: Tree) -> None:
     """L30: every ``rescan_seconds`` of the catalogue in force."""
     (tree.root / "repo.toml").write_text("rescan_seconds = 1\n")
@@ -419,68 +265,3 @@ def test_what_appears_and_clears_is_in_the_log_with_its_fields(tree: Tree, caplo
     appeared = next(record for record in caplog.records if record.__dict__.get("event") == "problem_appeared")
     assert appeared.levelno == logging.WARNING
     assert appeared.__dict__["code"] == "unknown_channel"
-
-
-def test_a_scan_that_fails_is_logged_and_tried_again(
-    tree: Tree, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The fault is injected where the ledger is read: an error that nobody foresaw, in the middle of a scan."""
-    real, calls = ledger.identities, []
-
-    def stumbling(*arguments: Any) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            raise RuntimeError("nobody foresaw this")
-        return real(*arguments)
-
-    monkeypatch.setattr(ledger, "identities", stumbling)
-
-    async def work() -> None:
-        async with watching(tree) as running:
-            await running.until(lambda: len(calls) > 2)
-            await heard(running)
-            assert list(offered(running.result)) == [f"a/b/{NAME}"]
-
-    with caplog.at_level(logging.ERROR):
-        run(work)
-    assert "nobody foresaw this" in caplog.text
-
-
-def test_a_follower_that_fails_disturbs_nobody(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
-    def fails(_: Snapshot) -> None:
-        raise RuntimeError("the follower stumbled")
-
-    async def work() -> None:
-        live, stop, seen = Live(), asyncio.Event(), []
-        scanner = Scanner(tree.root, None)
-        watcher = Watcher(scanner, live, WatchOptions(), lambda: datetime.now(UTC), [fails, seen.append])
-        task = asyncio.create_task(watcher.run(stop))
-        await wait_for(lambda: seen)
-        stop.set()
-        await task
-        assert live.ready
-
-    run(work)
-    assert "the follower stumbled" in caplog.text
-
-
-def test_stopping_does_not_wait_for_a_long_hashing(tree: Tree, tmp_path: Path) -> None:
-    name = "ui-linux-amd64-1.0.0.tar.gz"
-    (tree.root / "repo.toml").write_text(f"[limits]\nmax_file_bytes = {2**40}\n")
-    with (tree.root / name).open("wb") as file:
-        file.truncate(300 * 2**30)
-    (tree.root / f"{name}.sha256").write_text(f"{'0' * 64}  {name}\n")
-    (tree.root / f"{name}.sig").write_bytes(tree.sig(name, b""))
-
-    async def work() -> None:
-        scanner = Scanner(tree.root, tmp_path / "state")
-        stop = asyncio.Event()
-        watcher = Watcher(scanner, Live(), WatchOptions(), lambda: datetime.now(UTC))
-        task = asyncio.create_task(watcher.run(stop))
-        await wait_for(scanner._digests.running)
-        stop.set()
-        started = time.monotonic()
-        await task
-        assert time.monotonic() - started < GENEROUS
-
-    run(work)
