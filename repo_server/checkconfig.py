@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from cryptography import x509
+
 from repo_server.access.auth import CredentialsInvalid, Keys, parse_secrets
 from repo_server.access.redisbuckets import client_url
 from repo_server.access.tokens import TOKENS_NAME, parse_tokens
@@ -115,6 +117,9 @@ def _redis(findings: _Findings, url: str) -> None:
 def _tls(findings: _Findings, tls: Tls, now: datetime) -> None:
     if not findings.attempt(tls.load):
         return
+    begins = x509.load_pem_x509_certificate(tls.certificate.read_bytes()).not_valid_before_utc
+    if begins > now:
+        findings.note(f"the certificate {tls.certificate} is not valid before {begins:%Y-%m-%d %H:%M} UTC", FAILED)
     if tls.expires is not None and tls.expires <= now:
         findings.note(f"the certificate {tls.certificate} ended on {tls.expires:%Y-%m-%d %H:%M} UTC; renew it", FAILED)
     elif (ending := tls.ending()) is not None:

@@ -34,8 +34,10 @@ _ADVICE = {
 
 def sentence(error: object) -> str:
     """Return what is wrong, and for what the operating system says also what to do."""
-    if not isinstance(error, OSError) or not error.filename:
+    if not isinstance(error, OSError):
         return str(error)
+    if not error.filename:
+        return error.strerror or str(error)
     path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
     return f"{path} {_ADVICE.get(error.errno or 0, f'cannot be used: {error.strerror}')}"
 

@@ -164,6 +164,9 @@ def test_a_certificate_that_is_over_or_not_the_keys_is_an_error(good: tuple[str 
     certificate, key = make_certificate(tmp_path, days=0)
     code, text = said(*good, *pair)
     assert (code, "ended on" in text) == (1, True)
+    certificate, key = make_certificate(tmp_path, since=2)
+    code, text = said(*good, *pair)
+    assert (code, "is not valid before" in text) == (1, True)
 
 
 @pytest.mark.parametrize("host", ["300.1.2.3", "192.0.2.1", "no host", "x" * 300])
