@@ -35,6 +35,11 @@ from agent.status import OperationStatus
 from repo_server.core.package import ServiceKind
 
 
+def _or_another(_context: click.Context, _parameter: click.Parameter, device_id: str | None) -> str | None:
+    """Return the id that was given, or a random one for "new": for a machine whose disk is a copy of another's."""
+    return str(uuid.uuid4()) if device_id == "new" else device_id
+
+
 @click.command()
 @click.option(
     "--server", "servers", multiple=True, metavar="URL", help="The update server; several are asked in order."
@@ -54,7 +59,12 @@ from repo_server.core.package import ServiceKind
     type=click.Choice([str(one) for one in RunAs]),
     help="How the agent itself runs (daemon, or what it was before); timer: systemd and launchd.",
 )
-@click.option("--device-id", metavar="UUID", help="This machine's id; a random one is made and kept otherwise.")
+@click.option(
+    "--device-id",
+    metavar="UUID",
+    callback=_or_another,
+    help="This machine's id; a random one is made and kept otherwise. new: another random one.",
+)
 @click.option("--insecure-http", is_flag=True, default=None, help="Allow http:// to other machines; for tests.")
 @click.option("--org-id", metavar="ID")
 @click.option("--site-id", metavar="ID")

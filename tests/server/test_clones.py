@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -53,7 +54,7 @@ def install(served: Served, endpoint: Endpoint) -> str:
 def test_a_copied_disk_on_another_machine_is_a_problem_and_one_machine_never_is(
     served: Served, endpoints: tuple[Endpoint, Endpoint], tmp_path: Path
 ) -> None:
-    """Two agents share a device id (3 s, most of it for six starts of the agent)."""
+    """Two agents share a device id (4 s, most of it for seven starts of the agent)."""
     server, (one, other) = served.server, endpoints
     device_id = install(served, one)
     shutil.copytree(one.root, other.root)
@@ -70,3 +71,6 @@ def test_a_copied_disk_on_another_machine_is_a_problem_and_one_machine_never_is(
     assert len({machine.partition("machine=")[2] for machine in row["seen_machines"]} - {""}) == 2
     problems = {item["code"]: item["message"] for item in server.get("/v1/problems").json()["server"]}
     assert "used by more than one machine" in problems["shared_ids"]
+    other.run("install", "--device-id", "new", "--components", "")
+    ids = {json.loads(endpoint.paths.config.read_text())["device_id"] for endpoint in endpoints}
+    assert len(ids - {device_id}) == 1
