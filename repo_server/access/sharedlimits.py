@@ -61,7 +61,7 @@ class _Kind:
         kept = self._kept
         count = kept.get(key)
         if count is None:
-            count = self._kept_before.pop(key, 0) if self._kept_before else 0
+            count = self._kept_before.pop(key, 0)
         if count < self.keeps:
             kept[key] = count + 1
         else:
@@ -125,20 +125,15 @@ class SharedLimits:
         if self.error is not None:
             return
         now = self.clock()
-        if not is_loopback(address):
-            self._count(self._address, network_of(address), now)
-        if secret is not None:
-            self._count(self._secret, secret, now)
-        if device_id is not None:
-            self._count(self._device, device_key(address, device_id), now)
-
-    def _count(self, kind: _Kind | None, key: Hashable, now: float) -> None:
-        if kind is None:
-            return
-        if wait := kind.count(key, now):
-            raise self.limits.refusal(kind.name, wait)
-        if kind.due:
-            self._due.set()
+        kind = self._address
+        if kind is not None and not is_loopback(address) and (wait := kind.count(network_of(address), now)):
+            raise self.limits.refusal("address", wait)
+        kind = self._secret
+        if kind is not None and secret is not None and (wait := kind.count(secret, now)):
+            raise self.limits.refusal("secret", wait)
+        kind = self._device
+        if kind is not None and device_id is not None and (wait := kind.count(device_key(address, device_id), now)):
+            raise self.limits.refusal("device", wait)
 
     def failed(self, network: str) -> None:
         """Count wrong credentials of an address; ``limits`` are told if it is to be closed."""

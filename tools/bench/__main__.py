@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.bench import agent, check, download, fleet, promotion, scan
+from tools.bench import agent, check, download, fleet, promotion, scan, shared
 from tools.bench.result import Result
 
 ALL: dict[str, Callable[[Path], list[Result]]] = {
@@ -20,6 +20,7 @@ ALL: dict[str, Callable[[Path], list[Result]]] = {
     "fleet": fleet.run,
     "promotion": promotion.run,
     "scan": scan.run,
+    "shared": shared.run,
 }
 
 
