@@ -24,7 +24,7 @@ from repo_server.core.expected import COMPONENT, in_words
 from repo_server.core.identity import normalise_device_id
 from repo_server.core.model import Channel
 from repo_server.core.package import ServiceKind
-from repo_server.core.wire import MAX_ATTRIBUTES
+from repo_server.core.wire import MAX_ATTRIBUTES, MAX_ID_LENGTH, MAX_NAME_LENGTH
 
 ENVIRONMENT_PREFIX = "COMMANDIT_"
 DEFAULT_SERVER = "https://updates.commandit.com"
@@ -39,6 +39,9 @@ _SHAPES = {
     _WHOLE_PATH: "a whole path, like /var/log/updater.log",
     _PRINTABLE: "1 to 1024 printable ASCII characters without blanks",
 }
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+"""What the server takes: a check that it refuses would be refused for ever."""
 _Path = Annotated[str, msgspec.Meta(pattern=_WHOLE_PATH)]
 
 
@@ -160,9 +163,9 @@ class _Values(msgspec.Struct, forbid_unknown_fields=False):
     release_channel: Channel = Channel.STABLE
     auth_secret: Annotated[str, msgspec.Meta(pattern=_PRINTABLE)] | None = None
     device_id: _Text | None = None
-    org_id: _Text | None = None
-    site_id: _Text | None = None
-    attributes: Annotated[dict[str, Any], msgspec.Meta(max_length=MAX_ATTRIBUTES)] = {}
+    org_id: _Id | None = None
+    site_id: _Id | None = None
+    attributes: Annotated[dict[_Name, Any], msgspec.Meta(max_length=MAX_ATTRIBUTES)] = {}
     pinned_spki: _Texts = []
     service_manager: ServiceKind | None = None
     components: Annotated[list[Annotated[str, msgspec.Meta(pattern=COMPONENT)]], msgspec.Meta(max_length=64)] = (

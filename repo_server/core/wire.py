@@ -20,12 +20,14 @@ from repo_server.core.version import Version
 SECRET_HEADER = "X-CommandIT-Updater-Secret"  # noqa: S105 -- the header's name (NFR-SRV-010)
 MAX_COMPONENTS = 64
 MAX_ATTRIBUTES = 64
+MAX_NAME_LENGTH = 64
+MAX_ID_LENGTH = 128
 MAX_RECORDS = 500
 """Update log records in one ``/v1/status`` request."""
 
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
 _Short = Annotated[str, msgspec.Meta(max_length=64)]
-_Id = Annotated[str, msgspec.Meta(max_length=128)]
+_Id = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 

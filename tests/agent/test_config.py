@@ -137,6 +137,10 @@ def test_environment_overrides_the_file_and_flags_override_both(conf: Path) -> N
         ("components", ["service\n"]),
         ("root_path", "relative/root.json"),
         ("attributes", []),
+        ("attributes", {"n" * 65: 1}),
+        ("attributes", {"": 1}),
+        ("org_id", "o" * 129),
+        ("site_id", ""),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_its_key(conf: Path, key: str, value: Any) -> None:
