@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def make_certificate(folder: Path, serial: int = 1, days: int = 90, since: int = -1) -> tuple[Path, Path]:
-    """Write ``cert.pem`` and ``key.pem`` for localhost, valid ``since`` to ``days`` days from now; return their paths."""
+    """Write ``cert.pem`` and ``key.pem`` for localhost, valid from ``since`` to ``days`` from now, in days."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
