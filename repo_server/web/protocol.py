@@ -14,6 +14,8 @@ Another protocol is never begun: a request that wishes for one (``curl --http2``
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import httptools
@@ -80,6 +82,8 @@ class LimitedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._timer: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
+        self._failure: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         """Start the clock for the first request, if there is room for the connection."""
@@ -94,11 +98,24 @@ class LimitedHttp(HttpToolsProtocol):
             self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clock, and tell the answer that is under way."""
         self._stop_timer()
         if self._counted:
             self._known.gone(self)
+        if (running := self._running) is not None and not running.response_complete:
+            # uvicorn tells only the latest of several requests.
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio wants to know, uvicorn never says
+        """Keep the connection for the answers to what has been asked; after the end of TLS there is none."""
+        self._known.turn.end()
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
+        if cycle is None or cycle.response_complete or not self._in_head or self.scheme == "https":
+            return False
+        cycle.keep_alive = False
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Count while a head is arriving, and keep an eye on the time while there is more to come."""
@@ -106,6 +123,8 @@ class LimitedHttp(HttpToolsProtocol):
             if self._answer_known(data):
                 return
             self._whole = data
+        if self._failure is not None:
+            return
         if self._in_head:
             # Counted before it is known where the head ends: a read may carry a whole body behind it.
             self._head_bytes += len(data)
@@ -131,12 +150,13 @@ class LimitedHttp(HttpToolsProtocol):
         self._upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._upgrade:
             return
-        if self._head_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
-            raise HeadTooLarge
         if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
             raise CodingUnknown
-        self._in_head = False
         self._short_head = self._take_short_way(self._short_way)
+        # The count leaves out what came in one read with an earlier request.
+        if (self._short_head is None or self._head_bytes > MAX_HEAD_BYTES) and self._head_size() > MAX_HEAD_BYTES:
+            raise HeadTooLarge
+        self._in_head = False
         if self._short_head is None:
             url, headers, expected = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
@@ -174,7 +194,10 @@ class LimitedHttp(HttpToolsProtocol):
         """Count the connection among those that rest."""
         if self._counted:
             self._known.rests(self)
+        was_last = not self.pipeline
         super().on_response_complete()
+        if was_last and self._failure is not None and not self.transport.is_closing():
+            self._failure()
 
     def shutdown(self) -> None:
         """Let a running answer finish, and a client that is just asking get one."""
@@ -229,6 +252,10 @@ class LimitedHttp(HttpToolsProtocol):
             # Not in the log, as uvicorn would: anybody could fill it, without credentials.
             self.send_400_response("Invalid HTTP request received.")
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
@@ -278,6 +305,8 @@ class LimitedHttp(HttpToolsProtocol):
             return False
         head, body_at = found
         self.arriving = False
+        # Of empty lines, which may come before a request.
+        self._head_bytes = 0
         if self._timer is not None:
             self._stop_timer()
         self._unset_keepalive_if_required()
@@ -321,6 +350,23 @@ class LimitedHttp(HttpToolsProtocol):
         self._fail(b"431 Request Header Fields Too Large", "head_too_large", message)
 
     def _fail(self, status: bytes, code: str, message: str, headers: bytes = b"") -> None:
+        """Answer what cannot be understood, after all that was asked before (RFC 9112, 9.3.2), and close."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
+        say = partial(self._say_last, status, code, message, headers)
+        if cycle is None or cycle.response_complete:
+            say()
+        elif self._in_head or self.pipeline:
+            if not self._in_head:
+                # Its own body is what cannot be understood.
+                self.pipeline.popleft()
+            self._stop_timer()
+            self._failure = say
+        elif cycle.response_started:
+            self.transport.close()
+        else:
+            say()
+
+    def _say_last(self, status: bytes, code: str, message: str, headers: bytes) -> None:
         body = msgspec.json.encode(ErrorBody(code, message))
         length = str(len(body)).encode()
         self._write_now(
