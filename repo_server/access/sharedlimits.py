@@ -45,6 +45,8 @@ class _Kind:
 
     name: str
     rate: Rate
+    wake: Callable[[], object]
+    """Called when something is due."""
     keeps: int = 0
     """How much of a key is kept back."""
     due: dict[Hashable, int] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class _Kind:
         else:
             kept.pop(key, None)
             self.due[key] = self.due.get(key, 0) + count + 1
+            self.wake()
         return 0.0
 
     async def tell(self, buckets: RedisBuckets, now: float) -> dict[Hashable, float]:
@@ -113,12 +116,15 @@ class SharedLimits:
         self._buckets = RedisBuckets(self.url)
         self._buckets.open()
         rates = self.rates
-        self._address = _kind("address", rates.address)
-        self._secret = _kind("secret", rates.secret)
-        self._device = _kind("device", rates.device)
+        self._address = self._kind("address", rates.address)
+        self._secret = self._kind("secret", rates.secret)
+        self._device = self._kind("device", rates.device)
         # Of these there are few, and each is told.
-        self._failures = None if rates.failures is None else _Kind("failures", rates.failures)
+        self._failures = self._kind("failures", rates.failures, keeps=False)
         self.limits.elsewhere = self
+
+    def _kind(self, name: str, rate: Rate | None, *, keeps: bool = True) -> _Kind | None:
+        return None if rate is None else _Kind(name, rate, self._due.set, rate.count // _KEEPS if keeps else 0)
 
     def count_check(self, address: str, secret: str | None, device_id: str | None) -> None:
         """Count a request of all servers together; raise ``HttpError`` 429. Waits for nothing."""
@@ -139,7 +145,6 @@ class SharedLimits:
         """Count wrong credentials of an address; ``limits`` are told if it is to be closed."""
         if self._failures is not None and self.error is None and not is_loopback(network):
             self._failures.count(network, self.clock())
-            self._due.set()
 
     def succeeded(self, network: str) -> None:
         """Have it known that somebody at an address knows a secret; only the first time matters."""
@@ -199,10 +204,6 @@ class SharedLimits:
         good, self._good = self._good, {}
         if good:
             await self._buckets.remember(_GOOD, good, GOOD_SECONDS)
-
-
-def _kind(name: str, rate: Rate | None) -> _Kind | None:
-    return None if rate is None else _Kind(name, rate, rate.count // _KEEPS)
 
 
 def _text(key: Hashable) -> str:
