@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from support.server import RunningServer, check_body, environment, running, wait_until
+from click.testing import CliRunner, Result
+from support.server import RunningServer, check_body, running, wait_until
 from support.serving import SERVICE
 from support.trees import Tree
 
@@ -30,10 +28,9 @@ def private(path: Path, text: str) -> Path:
     return path
 
 
-def token(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = str(Path(sys.executable).with_name("repo-server"))
-    command = [program, "token", *arguments, "--state", str(state)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+def token(state: Path, *arguments: str) -> Result:
+    """Run ``repo-server token`` within this process: a start of Python is most of its time."""
+    return CliRunner().invoke(main, ["token", *arguments, "--state", str(state)])
 
 
 def asks(server: RunningServer, secret: str | None) -> int:
@@ -189,13 +186,13 @@ def test_tokens_are_added_listed_and_revoked_while_the_server_runs(tree: Tree, t
         bearer = {"authorization": f"Bearer {value}"}
         wait_until(lambda: server.get("/v1/problems", bearer).status == 200, "the token is in force", server.log_path)
         again = token(state, "add", "ana")
-        assert (again.returncode, again.stdout) == (1, "")
+        assert (again.exit_code, again.stdout) == (1, "")
         assert "already" in again.stderr
         assert token(state, "list").stdout.startswith("ana\tread\t")
         assert [item["name"] for item in json.loads(token(state, "list", "--json").stdout)] == ["ana"]
-        assert token(state, "revoke", "ana").returncode == 0
+        assert token(state, "revoke", "ana").exit_code == 0
         wait_until(lambda: server.get("/v1/problems", bearer).status == 401, "the token is gone", server.log_path)
-        assert token(state, "revoke", "ana").returncode == 1
+        assert token(state, "revoke", "ana").exit_code == 1
     assert (state / "tokens.json").stat().st_mode & 0o777 == 0o600
     assert list_tokens(state) == []
 
