@@ -16,6 +16,8 @@ from repo_server.store.database import Connection, Database
 from repo_server.store.text import clean_json
 
 LAST_ATTEMPTS = 20
+MAX_VERSIONS = 10_000
+"""Rows of one count: devices say what versions they like, and neither answer nor metrics must grow with that."""
 _SLOW_SECONDS = 30.0
 """For questions about the whole fleet."""
 
@@ -180,20 +182,22 @@ class DeviceReader:
 
         return await self.database.ask(read)
 
-    async def versions(self, wanted: DeviceFilter) -> list[dict[str, Any]]:
-        """Count devices by channel, platform, component and version."""
+    async def versions(self, wanted: DeviceFilter, limit: int = MAX_VERSIONS) -> list[dict[str, Any]]:
+        """Count devices by channel, platform, component and version; of very many, those that most devices have."""
         rows = wanted.tables("d.channel::text, d.os_type::text, d.cpu_architecture::text, d.components,"
                              " d.agent_updater_version::text, d.last_agent_checkin::timestamptz")  # fmt: skip
         query = f"""
-        SELECT found.channel, found.os_type, found.cpu_architecture, c.name AS component, c.version,
-            count(*) AS devices, max(found.last_agent_checkin) AS last_agent_checkin
-        FROM ({rows}) AS found CROSS JOIN LATERAL (
-            SELECT name, version FROM jsonb_to_recordset(found.components) AS t (name text, version text)
-            WHERE name <> 'updater' AND version <> ''
-            UNION ALL SELECT 'updater', found.agent_updater_version WHERE found.agent_updater_version <> ''
-        ) AS c GROUP BY 1, 2, 3, 4, 5 ORDER BY 4, 6 DESC, 1, 2, 3, 5
+        SELECT * FROM (
+            SELECT found.channel, found.os_type, found.cpu_architecture, c.name AS component, c.version,
+                count(*) AS devices, max(found.last_agent_checkin) AS last_agent_checkin
+            FROM ({rows}) AS found CROSS JOIN LATERAL (
+                SELECT name, version FROM jsonb_to_recordset(found.components) AS t (name text, version text)
+                WHERE name <> 'updater' AND version <> ''
+                UNION ALL SELECT 'updater', found.agent_updater_version WHERE found.agent_updater_version <> ''
+            ) AS c GROUP BY 1, 2, 3, 4, 5 ORDER BY 6 DESC, 4, 1, 2, 3, 5 LIMIT %(limit)s
+        ) AS counted ORDER BY 4, 6 DESC, 1, 2, 3, 5
         """  # noqa: S608 -- constants
-        return await self._all(query, dict(wanted.values), _SLOW_SECONDS)
+        return await self._all(query, {**wanted.values, "limit": limit}, _SLOW_SECONDS)
 
     async def _all(self, query: str, values: dict[str, Any], seconds: float = 5.0) -> list[dict[str, Any]]:
         async def read(connection: Connection) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from support.databases import TestDatabase
 
 from repo_server.store import DatabaseAway, TooSlow
 from repo_server.store.database import POOL_SIZE, Connection, Database
+from repo_server.store.devices import DeviceFilter, DeviceReader
 from repo_server.store.events import page_query
 from repo_server.store.failures import _SIGNATURES, MAX_VERSIONS, FailureReader
 from repo_server.store.migrate import migrate
@@ -100,6 +101,22 @@ def test_failures_are_found_by_an_index_and_answered_within_bounds(database: Tes
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {_SIGNATURES}", values))
     assert "_received_at_idx" in plan, plan
     assert "Seq Scan" not in plan, plan
+
+
+def test_of_very_many_versions_those_of_most_devices_are_counted(database: TestDatabase) -> None:
+    async def work(opened: Database) -> list[dict[str, object]]:
+        database.query(
+            """
+            INSERT INTO devices (device_id, agent_updater_version)
+            SELECT lpad(to_hex(n), 32, '0')::uuid, CASE WHEN n <= 3 THEN '0.9.0' ELSE n || '.0.0' END
+            FROM generate_series(1, 100) AS n
+            """
+        )
+        return await DeviceReader(opened).versions(DeviceFilter(), 5)
+
+    found = database.run(work)
+    assert [row["devices"] for row in found] == [3, 1, 1, 1, 1]
+    assert found[0]["version"] == "0.9.0"
 
 
 def test_events_are_found_by_an_index_whatever_is_asked_of_them(database: TestDatabase) -> None:
