@@ -187,6 +187,12 @@ class Database:
                 failures = 1 if self.state is State.READY and self._broken is None else failures + 1
                 self._become(State.AWAY, str(error).strip())
                 await pause(stop, _BACKOFF[min(failures, len(_BACKOFF)) - 1])
+            except Exception as error:  # noqa: BLE001 -- a fault of ours; agents must not be without a server for it
+                detail = f"the server failed: {error}"
+                if detail != self.detail:
+                    _log.exception("the database cannot be used")
+                self._become(State.AWAY, detail)
+                await pause(stop, _BACKOFF[-1])
 
     async def close(self) -> None:
         """Close the connections and stop PostgreSQL if it is ours."""

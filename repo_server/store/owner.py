@@ -12,7 +12,7 @@ from repo_server.store import DatabaseAway
 from repo_server.store.database import Connection
 from repo_server.store.migrate import migrate
 from repo_server.store.partitions import LOGS, expire, prepare
-from repo_server.store.tables import DISTRIBUTED, LOCAL
+from repo_server.store.tables import DISTRIBUTED, LOCAL, REVISION
 
 AHEAD = 14
 """Months that have partitions; run once a year, it is enough."""
@@ -38,7 +38,7 @@ async def _keep(conninfo: str, role: str | None, now: datetime, keep_months: int
     done = []
     connection: Connection = await psycopg.AsyncConnection.connect(conninfo, prepare_threshold=None)
     async with connection:
-        await connection.execute("SET LOCAL timezone TO 'UTC'")
+        await connection.execute("SET LOCAL timezone TO 'UTC'; SET LOCAL datestyle TO 'ISO'")
         for log in LOGS:
             done += [f"made {name}" for name in await prepare(connection, log, now, keep_months, AHEAD)]
             done += [f"dropped {name}" for name in await expire(connection, log, now, keep_months)]
@@ -53,7 +53,7 @@ async def _grant(connection: Connection, role: str) -> list[str]:
     partitions = [row[0] for row in await cursor.fetchall()]
     names = {"role": sql.Identifier(role)}
     for table in (*DISTRIBUTED, *LOCAL, *partitions):
-        rights = "SELECT" if table == "alembic_version" else "SELECT, INSERT, UPDATE, DELETE"
+        rights = "SELECT" if table == REVISION else "SELECT, INSERT, UPDATE, DELETE"
         statement = sql.SQL(f"GRANT {rights} ON {{table}} TO {{role}}")
         await connection.execute(statement.format(table=sql.Identifier(table), **names))
     await connection.execute(sql.SQL("GRANT USAGE ON SEQUENCE agent_update_log_ids TO {role}").format(**names))

@@ -11,13 +11,15 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
+_FORMS = {"timezone": "UTC", "datestyle": "ISO"}
+"""In which instants come; a database may be set to others, which cannot be read."""
 _LIMITS = {"lock_timeout": "30s", "statement_timeout": "60s", "idle_in_transaction_session_timeout": "60s"}
 
 
 def settings(conninfo: str) -> dict[str, str]:
     """Return what is set: our limits leave alone what ``options`` of a connection string set."""
     given = conninfo_to_dict(conninfo).get("options")
-    return {"timezone": "UTC"} | ({} if given else _LIMITS)
+    return _FORMS | ({} if given else _LIMITS)
 
 
 async def is_pooled(connection: psycopg.AsyncConnection[TupleRow]) -> bool:

@@ -66,6 +66,8 @@ class GivenServer:
 def with_defaults(given: Mapping[str, str | int | None]) -> dict[str, Any]:
     """Add a time limit to connection parameters, unless it is set: a dead server would hang its clients.
 
-    No ``options``, which poolers refuse; limits are set once connected (``session``).
+    Always UTF-8: what is sent is, and a database in SQL_ASCII would be read as bytes. No ``options``, which poolers
+    refuse; limits are set once connected (``session``).
     """
-    return {"connect_timeout": CONNECT_SECONDS, "application_name": "repo-server"} | dict(given)
+    defaults = {"connect_timeout": CONNECT_SECONDS, "application_name": "repo-server"}
+    return defaults | dict(given) | {"client_encoding": "UTF8"}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from repo_server.store.database import Connection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from repo_server.store.database import Connection
 
 DISTRIBUTED = ("devices", "unregistered_devices", "agent_update_record_ids", "agent_update_status_log")
 """Tables of devices: each has ``device_id`` in its keys, so that a distributed database can spread them by it."""
-LOCAL = ("event_log", "event_states", "expired_partitions", "alembic_version")
+REVISION = "updater_schema_revision"
+"""Which steps the tables have been taken through; not Alembic's usual name, which CommandIT may use for its own."""
+LOCAL = ("event_log", "event_states", "expired_partitions", REVISION)
 """All others; nothing joins them with those."""
 
 _OURS = """

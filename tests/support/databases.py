@@ -39,7 +39,7 @@ class TestDatabase:
         """Do something with the database as the server has it: migrated and supervised."""
 
         async def supervised() -> _Value:
-            database, stop = Database(GivenServer(self.url), lambda: datetime.now(UTC)), asyncio.Event()
+            database, stop = Database(GivenServer.parse(self.url), lambda: datetime.now(UTC)), asyncio.Event()
             task = asyncio.create_task(database.supervise(stop))
             try:
                 async with asyncio.timeout(60):
@@ -59,11 +59,11 @@ class Cluster:
 
     source: EmbeddedPostgres
 
-    def new(self) -> TestDatabase:
-        """Make a database."""
+    def new(self, options: str = "") -> TestDatabase:
+        """Make a database, with options of CREATE DATABASE."""
         name = f"t{uuid.uuid4().hex[:12]}"
         with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]  # hex digits
+            connection.execute(f"CREATE DATABASE {name} {options}")
         return TestDatabase(self._url(name))
 
     def _url(self, name: str) -> str:

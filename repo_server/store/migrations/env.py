@@ -2,6 +2,8 @@
 
 from alembic import context
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=None)
+from repo_server.store.tables import REVISION
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=None, version_table=REVISION)
 with context.begin_transaction():
     context.run_migrations()
