@@ -81,7 +81,7 @@ async def device(context: Context, call: Call) -> None:
     _enter_devices(context, call)
     rest = call.scope["path"].removeprefix(f"{DEVICES}/")
     text, slash, verb = rest.partition("/")
-    if slash and verb != "explain":
+    if not text or (slash and verb != "explain"):
         raise HttpError(404, "not_found", "there is no such endpoint")
     attempts = read_query(call, () if slash else ("limit",)).limit(_ATTEMPTS)
     row = await _asked(context.devices.get(_device_id(text), attempts))

@@ -135,7 +135,7 @@ def test_another_method_is_405_and_says_which_are_allowed(
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/check/", "/v2/check", "/v1/nothing", "/favicon.ico", "/V1/CHECK", "//"]
+    "path", ["/", "/v1", "/v1/check/", "/v2/check", "/v1/nothing", "/favicon.ico", "/V1/CHECK", "//", "/v1/devices/"]
 )
 def test_another_path_is_404(server: RunningServer, path: str) -> None:
     response = server.get(path)
