@@ -38,11 +38,6 @@ class Version:
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
         return type(self), (self.text,)
 
-    @property
-    def is_prerelease(self) -> bool:
-        """Whether the version carries pre-release identifiers (``1.2.3-rc.1``)."""
-        return self.precedence[3] == 0
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Version) and self.precedence == other.precedence
 

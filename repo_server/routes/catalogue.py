@@ -35,7 +35,8 @@ async def problems(context: Context, call: Call) -> None:
     """
     snapshot = _enter(context, call)
     query = read_query(call, ("after", "limit", "code", "state"))
-    found, following = _problem_page(snapshot.result.problems, query)
+    # Sorting tens of thousands of odd files takes long enough to make others wait.
+    found, following = await asyncio.to_thread(_problem_page, snapshot.result.problems, query)
     conditions = context.conditions.look(context.clock())
     listed = ProblemPage(
         problems=tuple(_problem(item) for item in found if item.state is FileState.PROBLEM),

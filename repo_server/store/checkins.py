@@ -29,8 +29,8 @@ MANY = 10_000
 """Devices that wait before the time is up; fewer are left to come together, for one device may ask again."""
 MAX_WAITING = 100_000
 """Devices kept in memory while the database is away; beyond that the longest-waiting one is dropped."""
-
 MAX_SHARED = 10_000
+"""Ids seen to be shared that are kept in memory; the database knows all."""
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import msgspec
@@ -19,8 +19,6 @@ from repo_server.core.model import Channel, FileState, Release
 from repo_server.tree.live import Change, ScanResult
 
 State: TypeAlias = dict[str, Any]
-States: TypeAlias = Mapping[str, State]
-"""Subject → its state."""
 
 RELEASE, PROBLEM, RULES = "release ", "problem ", "rules "
 
