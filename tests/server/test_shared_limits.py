@@ -57,7 +57,7 @@ def refused_soon(ask: Callable[[], int], server: RunningServer) -> None:
 
 
 def test_what_a_device_asked_one_server_counts_at_the_other_until_redis_is_gone(tree: Tree, tmp_path: Path) -> None:
-    most = 400
+    most = 200
     with (
         redis(tmp_path) as (port, process),
         two_servers(tree, tmp_path, port, "--limit-device", f"{most}/1h") as (one, two),
