@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from simulators.repository import Repository
 from support.components import Package
-from support.endpoints import Endpoint, endpoint_in
+from support.endpoints import KILLER, Endpoint, endpoint_in
 
 COMPONENTS = ("service", "probe")
-KILLER = Path(__file__).parent.parent / "faults" / "killed_agent.py"
 DOWNLOADS = "/v1/packages"
 
 

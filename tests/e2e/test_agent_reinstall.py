@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from simulators.repository import Repository
 from support.components import Package
-from support.endpoints import Endpoint, endpoint_in, tree_hash
+from support.endpoints import KILLER, Endpoint, endpoint_in, tree_hash
 
-KILLER = Path(__file__).parent.parent / "faults" / "killed_agent.py"
 UNHEALTHY = 'kind = "command"\ncommand = ["bin/check"]\ntimeout_seconds = 0.1'
 
 

@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 from simulators.repository import Repository
 from support.components import Package
-from support.endpoints import Endpoint, endpoint_in
+from support.endpoints import KILLER, Endpoint, endpoint_in
 
 from agent.durable import save
 
 COMPONENTS = ("service", "probe")
 NOBODY = 65534
-KILLER = Path(__file__).parent.parent / "faults" / "killed_agent.py"
 
 
 @pytest.fixture

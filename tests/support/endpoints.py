@@ -20,7 +20,13 @@ from agent.paths import Paths
 from support.prepared import can_be_prepared, run_prepared
 
 AGENT = (sys.executable, "-m", "agent")
-_ENTRY = "agent.floor agent.cycle agent.cli agent.__main__:main"
+KILLER = Path(__file__).resolve().parent.parent / "faults" / "killed_agent.py"
+_IMPORTED = "agent.floor agent.cycle agent.cli"
+_PREPARED = {
+    AGENT: f"{_IMPORTED} agent.__main__:main",
+    (sys.executable, str(KILLER)): f"{_IMPORTED} faults.killed_agent:main",
+}
+"""How a command line begins whose programs can be forked → what they import."""
 
 
 class Endpoint:
@@ -38,11 +44,14 @@ class Endpoint:
         env: Mapping[str, str] = {},
     ) -> subprocess.CompletedProcess[str]:
         """Run the agent to its end; another exit code than expected fails the test."""
-        words, environment = ["--root-dir", str(self.root), *map(str, arguments)], {**os.environ, **env}
-        if command == AGENT and can_be_prepared(environment):
-            done = run_prepared(_ENTRY, AGENT[-1], words, env=environment, cwd=Path.cwd())
+        words = [*command, "--root-dir", str(self.root), *map(str, arguments)]
+        environment = {**os.environ, **env}
+        start = next((start for start in _PREPARED if tuple(words[: len(start)]) == start), None)
+        if start is not None and can_be_prepared(environment):
+            more = words[len(start) :]
+            done = run_prepared(_PREPARED[start], start[-1], more, env=environment, cwd=Path.cwd())
         else:
-            done = subprocess.run([*command, *words], capture_output=True, check=False, timeout=100, env=environment)
+            done = subprocess.run(words, capture_output=True, check=False, timeout=100, env=environment)
         result = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
         said = f"{' '.join(map(str, arguments))} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
         assert expect is None or result.returncode == expect, f"{said}\n{self.log()[-6000:]}"

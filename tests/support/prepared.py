@@ -101,6 +101,7 @@ def _code(told: int, words: Sequence[str], timeout: float) -> int:
 
 def _serve(entry: str, orders: socket.socket) -> None:
     """Fork a run for each order; returns in a run, which is to end as a program does."""
+    sys.path.append(str(Path(__file__).parent.parent))
     names, _, function = entry.partition(":")
     main = getattr([importlib.import_module(name) for name in names.split()][-1], function)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
