@@ -30,7 +30,8 @@ _TYPES = {
 }  # fmt: skip
 _COUNTED = {"str": "characters", "array": "entries", "object": "fields"}
 _TIME = "a time with its zone like 2026-11-21T18:00:00Z"
-_PLACE = re.compile(r"(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$\.?(?P<where>.*)`)?", re.DOTALL)
+_AT = " - at `"
+_IN = "key` in `"
 _STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>[^\]]*)\]")
 _WORDS = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<found>[^`]+)`")
 _LENGTH = re.compile(r"Expected `(?P<wanted>\w+)` of length (?P<way><=|>=) (?P<count>\d+)")
@@ -51,13 +52,18 @@ def in_words(error: Exception, kind: Any = None, shapes: dict[str, str] | None =
         return "it is nested too deeply"
     if not isinstance(error, msgspec.ValidationError):
         return str(error)
-    text = str(error)
-    place = _PLACE.fullmatch(text)
-    what, where = (text, "") if place is None else (place["what"], place["where"] or "")
+    what, place = _apart(str(error))
+    where = place.removeprefix(_IN).removeprefix("$").removeprefix(".")
     said = _said(what, where, kind, _SHAPES | (shapes or {}))
-    if place is not None and place["key"]:
+    if place.startswith(_IN):
         return f"a name in {where}: {said}"
     return f"{where}: {said}" if where else said
+
+
+def _apart(text: str) -> tuple[str, str]:
+    """Return what is said, and of which place; from the end, for values may have the same words in them."""
+    what, at, place = text.rpartition(_AT)
+    return (what, place.removesuffix("`")) if at and place.endswith("`") else (text, "")
 
 
 def _said(what: str, where: str, kind: Any, shapes: dict[str, str]) -> str:

@@ -58,6 +58,14 @@ def test_a_record_that_is_refused_is_told_where_and_why(change: dict[str, object
     assert refused(UpdateRecord, RECORD | change).startswith(expected)
 
 
+def test_a_value_that_looks_like_a_message_is_a_value() -> None:
+    """A megabyte of it is neither gone through again and again nor sent back."""
+    said = refused(UpdateRecord, RECORD | {"status": "x - at `$.os` - at `$" * 50_000})
+    assert said.startswith("status: 'x - at `$.os`")
+    assert "is not one of pending, downloading" in said
+    assert len(said) < 300
+
+
 PACKAGE = b'component = "service"\nversion = "1.0.0"\nos = "linux"\narch = "amd64"\n'
 
 
