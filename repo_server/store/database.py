@@ -135,6 +135,8 @@ class Database:
         except DATA_ERRORS:
             raise
         except psycopg.Error as error:
+            if _of_row_security(error):
+                raise psycopg.errors.WithCheckOptionViolation(str(error)) from None
             # Also missing tables and missing rights: that is mended in the database, and nobody's data is wrong.
             self._broken = None if isinstance(error, _NOT_MENDED) else f"{error}"
             self._doubt.set()
@@ -270,6 +272,12 @@ def _within(
             raise TooSlow(f"it takes more than {seconds:.0f} s; ask for less, or for a shorter time") from None
 
     return limited
+
+
+def _of_row_security(error: psycopg.Error) -> bool:
+    """Whether a policy refused one row. It has the code of missing rights, and its text may be in any language."""
+    refused = isinstance(error, psycopg.errors.InsufficientPrivilege)
+    return refused and error.diag.source_function == "ExecWithCheckOptions"
 
 
 async def _ping(connection: Connection) -> None:

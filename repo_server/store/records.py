@@ -7,12 +7,16 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+import psycopg
+
 from repo_server.core.wire import UpdateRecord
-from repo_server.store.database import Connection
+from repo_server.store.database import DATA_ERRORS, Connection
 from repo_server.store.sightings import KNOWN
 from repo_server.store.tables import devices_are_ours
 from repo_server.store.text import clean, clean_json
 
+BESIDE = "unregistered_devices"
+"""Where devices are kept that ``devices`` does not take."""
 _COLUMNS = {
     "record_id": "uuid",
     "device_id": "uuid",
@@ -78,11 +82,11 @@ def write_records(rows: Sequence[tuple[str, UpdateRecord, datetime]]) -> Callabl
     async def write(connection: Connection) -> None:
         if not rows:
             return
-        home = "devices" if await devices_are_ours(connection) else "unregistered_devices"
+        home = "devices" if await devices_are_ours(connection) else BESIDE
         known = await (await connection.execute(KNOWN, {"ids": devices})).fetchall()
         values = {"ids": devices, "known": [row[0] for row in known]}
         if len(known) < len(devices):
-            await connection.execute(_KNOW_DEVICES.format(table=home), values)
+            await _know(connection, home, values)
         cursor = await connection.execute(_FRESH, _columns(table.values()))
         fresh = {(str(device_id), record_id) for device_id, record_id in await cursor.fetchall()}
         new = [row for key, row in reversed(table.items()) if key in fresh]
@@ -90,6 +94,18 @@ def write_records(rows: Sequence[tuple[str, UpdateRecord, datetime]]) -> Callabl
             await connection.execute(_INSERT, _columns(new))
 
     return write
+
+
+async def _know(connection: Connection, home: str, values: dict[str, Any]) -> None:
+    """Make rows for devices; one that ``devices`` refuses is kept beside it, for its records are taken all the same."""
+    try:
+        async with connection.transaction():
+            await connection.execute(_KNOW_DEVICES.format(table=home), values)
+    except (*DATA_ERRORS, psycopg.errors.InsufficientPrivilege):
+        # Which of several it is turns out when each is written by itself.
+        if home == BESIDE or len(values["ids"]) > 1:
+            raise
+        await connection.execute(_KNOW_DEVICES.format(table=BESIDE), values)
 
 
 def _columns(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[Any]]:

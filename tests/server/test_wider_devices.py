@@ -11,6 +11,8 @@ from support.databases import TestDatabase
 from support.server import RunningServer, running, wait_until
 from support.trees import Tree
 
+from repo_server.store.migrate import migrate
+
 SOURCE_TABLES = """
 CREATE TABLE organizations (org_id uuid PRIMARY KEY, name text);
 CREATE TABLE locations (location_id uuid PRIMARY KEY);
@@ -144,6 +146,41 @@ def test_commandits_rows_are_updated_and_all_other_devices_are_kept_beside_them(
         assert wider.query("SELECT count(*) FROM devices") == [(3,)]
         assert "Traceback" not in server.log
         assert "refused" not in server.log
+
+
+def test_a_device_that_a_policy_of_its_table_refuses_is_kept_beside_it_with_its_records(
+    database: TestDatabase, tree: Tree, tmp_path: Path
+) -> None:
+    """PostgreSQL gives it the code of missing rights: the whole database was done without, and records were refused."""
+    migrate(database.url)
+    name = f"r{uuid.uuid4().hex[:12]}"
+    database.query(
+        f"""
+        CREATE ROLE {name} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {name};
+        GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {name};
+        ALTER TABLE devices ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY others ON devices USING (device_id <> '{KNOWN}')
+        """
+    )
+    report = {
+        "component_name": "ui", "trigger_source": "x", "requested_version": "1.0.0", "status": "failed",
+        "attempt_timestamp": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    url = database.url.replace("user=postgres", f"user={name}")
+    with running(tree.root, tmp_path / "state", "--database-url", url) as server:
+        server.wait_for_database()
+        for device_id in (OTHER, KNOWN):
+            record_id = str(uuid.uuid4())
+            answer = server.post(
+                "/v1/status", {"device_id": device_id, "records": [{**report, "record_id": record_id}]}
+            )
+            assert answer.json() == {"accepted": [record_id], "rejected": []}
+        for device_id in (OTHER, KNOWN):
+            server.check(device_id=device_id)
+        for device_id in (OTHER, KNOWN):
+            row = seen(server, device_id, os_type="linux", registered=device_id == OTHER)
+            assert len(row["attempts"]) == 1
+        assert server.ready()["database"]["state"] == "ready"
 
 
 def test_a_device_that_others_refer_to_keeps_its_row_and_says_which_it_was(
