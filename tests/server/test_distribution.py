@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from support.server import running, wait_until
 from support.trees import Tree
 
 import repo_server.store
+from repo_server.store import DatabaseAway
 from repo_server.store.database import Database
+from repo_server.store.owner import keep
 from repo_server.store.tables import DISTRIBUTED, LOCAL
 from repo_server.store.upkeep import Upkeep
 
@@ -28,8 +31,13 @@ LOG = "agent_update_status_log"
 @pytest.fixture(scope="module")
 def migrated(postgres: Cluster) -> TestDatabase:
     database = postgres.new()
-    run("repo-server", "migrate", "--database-url", database.url)
+    kept(database)
     return database
+
+
+def kept(database: TestDatabase) -> list[str]:
+    """Do what ``repo-server migrate`` does."""
+    return keep(database.url, None, datetime.now(UTC), 13)
 
 
 def test_every_table_is_known_to_be_distributed_or_not(migrated: TestDatabase) -> None:
@@ -135,11 +143,12 @@ def test_a_server_whose_role_may_only_write_rows_works_and_says_what_its_owner_h
     as_owner, as_writer = (
         TestDatabase(database.url.replace("user=postgres", f"user={who}")) for who in (owner, writer)
     )
-    run("repo-server", "migrate", "--database-url", as_writer.url, expect=1)
+    with pytest.raises(DatabaseAway, match="repo-server migrate"):
+        kept(as_writer)
     made = run("repo-server", "migrate", "--database-url", as_owner.url, "--grant", writer)
     assert "made agent_update_status_log_y" in made
     assert f"{writer} may read and write rows" in made
-    assert run("repo-server", "migrate", "--database-url", as_owner.url) == "nothing to do\n"
+    assert kept(as_owner) == []
     with running(tree.root, tmp_path / "state", "--database-url", as_writer.url, database=True) as server:
         device_id = str(uuid.uuid4())
         server.check(device_id=device_id)
@@ -164,5 +173,5 @@ def test_a_server_whose_role_may_only_write_rows_works_and_says_what_its_owner_h
     assert ready
     assert trouble is not None
     assert "repo-server migrate --database-url" in trouble
-    assert f"made {month}" in run("repo-server", "migrate", "--database-url", as_owner.url)
+    assert kept(as_owner) == [f"made {month}"]
     assert as_writer.run(look) == (True, None, True)
