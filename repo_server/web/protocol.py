@@ -111,6 +111,8 @@ class LimitedHttp(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio wants to know, uvicorn never says
         """Keep the connection for the answers to what has been asked; after the end of TLS there is none."""
         self._known.turn.end()
+        if self._failure is not None:
+            return self.scheme != "https"
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
         if cycle is None or cycle.response_complete or not self._in_head or self.scheme == "https":
             return False

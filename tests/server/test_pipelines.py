@@ -59,12 +59,13 @@ def exchange(server: RunningServer, *pieces: bytes, half: bool = False) -> list[
     ],
     ids=["no-http", "bad-chunk", "unknown-coding", "long-head"],
 )
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("half", [False, True], ids=["", "no-more"])
+@pytest.mark.parametrize("together", [True, False], ids=["together", "pieces"])
 def test_what_cannot_be_understood_is_answered_after_what_was_asked_before(
-    server: RunningServer, last: bytes, status: int, together: bool
+    server: RunningServer, last: bytes, status: int, together: bool, half: bool
 ) -> None:
     pieces = [DOWNLOAD, HEALTH, check(), last]
-    answers = exchange(server, b"".join(pieces)) if together else exchange(server, *pieces)
+    answers = exchange(server, *([b"".join(pieces)] if together else pieces), half=half)
     assert [answer[0] for answer in answers] == [200, 200, 200, status]
     assert answers[0][1] == CONTENT
     assert answers[1][1] == b'{"status":"ok"}'
