@@ -7,8 +7,8 @@ TREE   ?= downloads
 STATE  ?= state
 KEYS   ?= keys
 PORT   ?= 8470
-# The tests of what decides, which must reach every branch of it.
-DECIDES := tests/core tests/agent/test_steps.py
+# The tests of what decides, and of the format that it reads; they must reach every branch of it.
+DECIDES := tests/core tests/agent/test_steps.py tests/test_layout.py
 
 .PHONY: serve demo test crash coverage fuzz soak lint format bench agent-binary agent-package clean venv bytecode
 
