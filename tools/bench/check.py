@@ -78,6 +78,7 @@ def device(number: int) -> dict[str, object]:
         "release_channel": channel,
         "org_id": f"org-{number % 50}",
         "site_id": f"site-{number % 200}",
+        "attributes": {"machine": f"{number:032x}"},
         "components": [{"name": name, "version": version} for name in ("service", "ui", "probe", "updater")],
     }
 
