@@ -296,7 +296,10 @@ class LimitedHttp(HttpToolsProtocol):
             return None
         single = single_headers(self.headers)
         length = single.get(b"content-length")
-        if length is None or b"host" not in single or b"transfer-encoding" in single or int(length) > way.short_bytes:
+        if length is None or b"transfer-encoding" in single or int(length) > way.short_bytes:
+            return None
+        if not single.get(b"host"):
+            # Twice is an error; none in it, and the answer depends on the connection, not on the head alone.
             return None
         return Head(self.headers, single, int(length))
 

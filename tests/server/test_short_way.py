@@ -91,6 +91,16 @@ def test_another_host_gets_urls_of_its_own(server: RunningServer) -> None:
             assert client.offered() == url(host)
 
 
+def test_one_host_is_needed_also_where_urls_do_not_come_from_it(tree: Tree, tmp_path: Path) -> None:
+    with (
+        running(tree.root, tmp_path / "state", "--base-url", "https://base.example") as server,
+        Client(server) as client,
+    ):
+        client.send(ask(LACKS, "Host: two.example"))
+        status, _, body = client.answer()
+    assert (status, json.loads(body)["error_code"]) == (400, "duplicate_header")
+
+
 def test_many_connections_that_ask_at_once_get_their_own_answers(server: RunningServer) -> None:
     known(server, ask(LACKS))
     clients = [Client(server) for _ in range(60)]
