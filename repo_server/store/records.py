@@ -55,6 +55,16 @@ SELECT t.id, t.id::text, 'endpoint' FROM unnest(%(ids)s::uuid[]) AS t (id)
 WHERE NOT t.id = ANY(%(known)s::uuid[]) ORDER BY t.id
 ON CONFLICT (device_id) DO NOTHING
 """
+# A report that waited in a spool, or came late, may bear an id that its device has changed since.
+_CHANGED = """
+SELECT DISTINCT ON (t.id) t.id, d.device_id FROM unnest(%(ids)s::uuid[]) AS t (id) JOIN (
+    SELECT device_id, previous_ids, last_agent_checkin FROM devices WHERE previous_ids && %(ids)s::uuid[]
+    UNION ALL
+    SELECT device_id, previous_ids, last_agent_checkin FROM unregistered_devices WHERE previous_ids && %(ids)s::uuid[]
+) AS d ON t.id = ANY(d.previous_ids)
+WHERE NOT EXISTS (SELECT FROM unregistered_devices AS u WHERE u.device_id = t.id AND u.last_agent_checkin IS NOT NULL)
+ORDER BY t.id, d.last_agent_checkin DESC NULLS LAST, d.device_id
+"""
 
 _PATTERN_LENGTH = 200
 _VARIABLE = re.compile(
@@ -75,18 +85,23 @@ def write_records(rows: Sequence[tuple[str, UpdateRecord, datetime]]) -> Callabl
 
     A device that is not known yet gets a row, so that it is seen.
     """
-    # A record that stands there twice is written once, as it came first.
-    table = {(row[1], row[0]): row for row in reversed([_row(*row) for row in rows])}
-    devices = sorted({device_id for device_id, _, _ in rows})
+    said = [_row(*row) for row in rows]
 
     async def write(connection: Connection) -> None:
-        if not rows:
+        if not said:
             return
+        devices = sorted({row[1] for row in said})
         home = "devices" if await devices_are_ours(connection) else BESIDE
         known = await (await connection.execute(KNOWN, {"ids": devices})).fetchall()
         values = {"ids": devices, "known": [row[0] for row in known]}
+        changed = {}
         if len(known) < len(devices):
+            changed = await _changed(connection, set(devices).difference(str(row[0]) for row in known))
+            values["ids"] = [device_id for device_id in devices if device_id not in changed]
             await _know(connection, home, values)
+        # A record that stands there twice is written once, as it came first.
+        named = [(row[0], changed.get(row[1], row[1]), *row[2:]) for row in reversed(said)]
+        table = {(row[1], row[0]): row for row in named}
         cursor = await connection.execute(_FRESH, _columns(table.values()))
         fresh = {(str(device_id), record_id) for device_id, record_id in await cursor.fetchall()}
         new = [row for key, row in reversed(table.items()) if key in fresh]
@@ -94,6 +109,12 @@ def write_records(rows: Sequence[tuple[str, UpdateRecord, datetime]]) -> Callabl
             await connection.execute(_INSERT, _columns(new))
 
     return write
+
+
+async def _changed(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
+    """Return those of the ids that no row has any more, and which their devices have now."""
+    cursor = await connection.execute(_CHANGED, {"ids": sorted(ids)})
+    return {str(former): str(device_id) for former, device_id in await cursor.fetchall()}
 
 
 async def _know(connection: Connection, home: str, values: dict[str, Any]) -> None:
