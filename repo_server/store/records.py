@@ -67,17 +67,20 @@ ORDER BY t.id, d.last_agent_checkin DESC NULLS LAST, d.device_id
 """
 
 _PATTERN_LENGTH = 200
+_LOOKED_AT = 1000
+"""Characters of a message that its pattern is made of: thousands of them may come in one request."""
 _VARIABLE = re.compile(
-    r"(?P<url>\b[a-z][a-z0-9+.-]*://\S+)"
+    r"(?P<url>\b[a-z][a-z0-9+.-]{0,15}://\S+)"
+    r"|(?P<time>\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)"
     r"|(?P<path>(?<![\w.])(?:[A-Za-z]:)?[/\\][^\s'\",;:()]+)"
-    r"|(?P<id>\b[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\b|\b[0-9a-f]{16,}\b)"
-    r"|(?P<n>\b0x[0-9A-Fa-f]+\b|(?<!\w)\d+(?:[.:]\d+)*)"
+    r"|(?P<id>\b[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\b|\b[0-9A-Fa-f]{16,}\b)"
+    r"|(?P<n>\b0x[0-9A-Fa-f]+\b|(?<!\w)v?\d+(?:[.:]\d+)*)"
 )
 
 
 def pattern_of(message: str) -> str:
-    """Return a message without what differs from device to device: numbers, ids, paths, URLs."""
-    return _VARIABLE.sub(lambda found: f"<{found.lastgroup}>", " ".join(message.split()))[:_PATTERN_LENGTH]
+    """Return a message without what differs from device to device: times, numbers, ids, paths, URLs."""
+    return _VARIABLE.sub(lambda found: f"<{found.lastgroup}>", " ".join(message.split())[:_LOOKED_AT])[:_PATTERN_LENGTH]
 
 
 def write_records(rows: Sequence[tuple[str, UpdateRecord, datetime]]) -> Callable[[Connection], Awaitable[None]]:
