@@ -25,11 +25,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from repo_server.core.wire import ErrorBody
 from repo_server.web.connections import Connections
+from repo_server.web.flow import Flow
 from repo_server.web.heads import Head
 from repo_server.web.http import single_headers
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers."""
+MOST_WAITING = 128
+"""Requests of a connection that wait for the answer to an earlier one: some KiB each, for 30 bytes that came."""
+_AT_ONCE = 4096
+"""Bytes given to the parser before it is looked how many wait."""
 OK = 200
 CLOSE_SECONDS = 0.5
 IDLE_SECONDS = 1.0
@@ -68,6 +73,8 @@ class ShortWay(Protocol):
 class LimitedHttp(HttpToolsProtocol):
     """uvicorn's protocol, giving up on requests that are too long or too slow."""
 
+    flow: Flow
+
     def __init__(self, *args: Any, connections: Connections, short_way: ShortWay, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.arriving = True
@@ -77,6 +84,7 @@ class LimitedHttp(HttpToolsProtocol):
         self._parts: list[bytes] = []
         self._between = True
         self._whole = b""
+        self._unread = b""
         self._counted = False
         self._upgrade = False
         self._head_bytes = 0
@@ -88,6 +96,7 @@ class LimitedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         """Start the clock for the first request, if there is room for the connection."""
         super().connection_made(transport)
+        self.flow = Flow(transport)
         self._counted = self._known.made(self)
         if not self._counted:
             self._fail(b"503 Service Unavailable", "overloaded", "too many connections", b"retry-after: 10\r\n")
@@ -127,11 +136,19 @@ class LimitedHttp(HttpToolsProtocol):
             self._whole = data
         if self._failure is not None:
             return
+        if self._unread:
+            self._unread += data
+            return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._in_head:
             # Counted before it is known where the head ends: a read may carry a whole body behind it.
             self._head_bytes += len(data)
         self._feed(data)
         self._whole = b""
+        if self._failure is not None:
+            return
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse()
             return
@@ -198,8 +215,17 @@ class LimitedHttp(HttpToolsProtocol):
             self._known.rests(self)
         was_last = not self.pipeline
         super().on_response_complete()
-        if was_last and self._failure is not None and not self.transport.is_closing():
+        if not was_last or self.transport.is_closing():
+            return
+        if self._failure is not None:
             self._failure()
+        elif self._unread:
+            unread, self._unread = self._unread, b""
+            self._parse(unread)
+            if not self._unread:
+                self.flow.held = False
+                if not self.pipeline:
+                    self.flow.resume_reading()
 
     def shutdown(self) -> None:
         """Let a running answer finish, and a client that is just asking get one."""
@@ -235,13 +261,21 @@ class LimitedHttp(HttpToolsProtocol):
         rest = memoryview(data)
         try:
             while True:
+                part = rest[:_AT_ONCE]
                 try:
-                    self.parser.feed_data(rest)
+                    self.parser.feed_data(part)
                 except httptools.HttpParserUpgrade as end:
                     rest = rest[end.args[0] :]
                     if self._upgrade:
                         self._begin_again()
-                else:
+                    continue
+                rest = rest[len(part) :]
+                if not rest:
+                    return
+                if self._in_head and len(self.pipeline) >= MOST_WAITING:
+                    self._unread = bytes(rest)
+                    self.flow.held = True
+                    self.flow.pause_reading()
                     return
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, HeadTooLarge):
