@@ -131,6 +131,7 @@ def fuzzed(server: RunningServer, folder: Path, *arguments: str) -> None:
     assert "Traceback" not in server.log
 
 
+@pytest.mark.timeout(300)
 def test_a_running_server_does_what_its_description_says(guarded: RunningServer, tmp_path: Path) -> None:
     """``make fuzz`` tries much more."""
     fuzzed(
