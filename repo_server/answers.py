@@ -28,6 +28,8 @@ from repo_server.tree.live import Snapshot
 PACKAGES = "/v1/packages/"
 MAX_REMEMBERED = 8192
 """Different answers; a fleet has few: platforms times channels times versions in use."""
+_MOST_COMPONENTS = 16
+"""Of a remembered answer; a request of many made-up ones is as long as it likes, and must not fill the memory."""
 
 _Key: TypeAlias = tuple[str, str, str, str, tuple[ComponentState, ...], tuple[Channel | None, ...]]
 _encoder = msgspec.json.Encoder()
@@ -80,7 +82,7 @@ class Answers:
         decision = decide(snapshot.catalogue, device_of(request), now)
         body = _encoder.encode(response(decision, packages, self.next_check_seconds, snapshot.generation))
         answer = Answer(body, _summary(decision), decision.channel)
-        if decision.universal:
+        if decision.universal and len(request.components) <= _MOST_COMPONENTS:
             if len(self._remembered) >= MAX_REMEMBERED:
                 # Something unusual is going on (hostile Hosts, say); starting again costs one decision per answer.
                 self._remembered = {}

@@ -21,12 +21,6 @@ class Guard:
     limits: Limits
     public_tree: bool = False
 
-    def refresh(self) -> None:
-        """Take up changed files."""
-        self.tokens.refresh()
-        if self.secrets is not None:
-            self.secrets.refresh()
-
     def agent(self, call: Call) -> str | None:
         """Return the id of the agent's secret; raise ``HttpError`` 401 (NFR-SRV-010)."""
         if self.secrets is None:
@@ -37,7 +31,9 @@ class Guard:
         if name is None:
             self._failed(call)
             what = "is missing" if presented is None else "is not one of the active secrets"
-            raise HttpError(401, "unauthorized", f"the header {SECRET_HEADER} {what}")
+            # RFC 9110, 15.5.2: a 401 names a way in.
+            challenge = f'{SECRET_HEADER} realm="repo-server"'
+            raise HttpError(401, "unauthorized", f"the header {SECRET_HEADER} {what}", {"www-authenticate": challenge})
         call.auth = "success"
         call.who = f"secret:{name}"
         self.limits.succeeded(call.address)

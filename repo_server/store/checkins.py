@@ -14,6 +14,7 @@ import msgspec
 from repo_server.core.channels import AssignedChannel
 from repo_server.core.wire import CheckRequest
 from repo_server.store import DatabaseAway
+from repo_server.store.backlog import Backlog, CheckIn
 from repo_server.store.counters import Counters
 from repo_server.store.database import DATA_ERRORS, Connection, Database
 from repo_server.store.identity import rename
@@ -27,19 +28,10 @@ BATCH = 1000
 FLUSH_SECONDS = 0.5
 MANY = 10_000
 """Devices that wait before the time is up; fewer are left to come together, for one device may ask again."""
-MAX_WAITING = 100_000
-"""Devices kept in memory while the database is away; beyond that the longest-waiting one is dropped."""
 MAX_SHARED = 10_000
 """Ids seen to be shared that are kept in memory; the database knows all."""
 
 _log = logging.getLogger(__name__)
-
-
-class _CheckIn(msgspec.Struct, frozen=True, gc=False):
-    previous_ids: tuple[str, ...]
-    request: CheckRequest
-    channel: AssignedChannel
-    at: datetime
 
 
 @dataclass(slots=True)
@@ -50,8 +42,11 @@ class CheckInWriter:
     counters: Counters
     shared: dict[str, None] = field(default_factory=dict)
     """Ids that more than one machine was seen to use since the start; the first of them leave when there are many."""
-    _waiting: dict[str, _CheckIn] = field(default_factory=dict)
+    _backlog: Backlog = field(init=False)
     _full: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._backlog = Backlog(self.counters)
 
     def put(
         self,
@@ -62,15 +57,9 @@ class CheckInWriter:
         now: datetime,
     ) -> None:
         """Take a check-in; never blocks, never fails."""
-        waiting = self._waiting
-        before = waiting.get(device_id)
-        if before is not None and before.previous_ids and not previous_ids:
-            previous_ids = before.previous_ids
-        waiting[device_id] = _CheckIn(tuple(previous_ids), request, channel, now)
-        if len(waiting) > MAX_WAITING:
-            del waiting[next(iter(waiting))]
-            self.counters.check_ins_dropped += 1
-        if len(waiting) >= MANY:
+        backlog = self._backlog
+        backlog.put(device_id, CheckIn(tuple(previous_ids), request, channel, now))
+        if len(backlog) >= MANY:
             self._full.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -84,14 +73,13 @@ class CheckInWriter:
     async def flush(self) -> None:
         """Write everything that waits now; stop at the first batch that the database does not take."""
         # What comes in meanwhile is left to come together, else many small batches would follow one another.
-        left = len(self._waiting)
-        while left > 0 and self._waiting:
-            batch = self._take()
+        left = len(self._backlog)
+        while left > 0 and (batch := self._backlog.take(BATCH)):
             left -= len(batch)
             try:
                 await self._write(batch)
             except DatabaseAway as error:
-                self._give_back(batch)
+                self._backlog.give_back(batch)
                 # A database that answers and takes nothing (a full disk, say) is not asked without a pause.
                 self._full.clear()
                 if self.database.ready:
@@ -103,22 +91,7 @@ class CheckInWriter:
                 self.counters.check_ins_dropped += len(batch)
         self._full.clear()
 
-    def _take(self) -> dict[str, _CheckIn]:
-        if len(self._waiting) <= BATCH:
-            batch, self._waiting = self._waiting, {}
-            return batch
-        ids = [device_id for device_id, _ in zip(self._waiting, range(BATCH), strict=False)]
-        return {device_id: self._waiting.pop(device_id) for device_id in ids}
-
-    def _give_back(self, batch: dict[str, _CheckIn]) -> None:
-        """Put a batch back in front; what came in meanwhile is newer and stays."""
-        merged = batch | self._waiting
-        self.counters.check_ins_dropped += max(0, len(merged) - MAX_WAITING)
-        for device_id in list(merged)[: max(0, len(merged) - MAX_WAITING)]:
-            del merged[device_id]
-        self._waiting = merged
-
-    async def _write(self, batch: dict[str, _CheckIn]) -> None:
+    async def _write(self, batch: dict[str, CheckIn]) -> None:
         batch = _folded(batch)
         try:
             await rename(self.database, {device_id: item.previous_ids for device_id, item in batch.items()})
@@ -149,7 +122,7 @@ class CheckInWriter:
         if len(self.shared) > MAX_SHARED:
             del self.shared[next(iter(self.shared))]
 
-    async def _write_beside(self, batch: dict[str, _CheckIn], refusal: Exception) -> None:
+    async def _write_beside(self, batch: dict[str, CheckIn], refusal: Exception) -> None:
         """Keep a device that ``devices`` refuses (it may have constraints that we do not know) where it is seen."""
         _log.error("check-in of %s refused by the database: %s", next(iter(batch)), refusal)
         try:
@@ -158,7 +131,7 @@ class CheckInWriter:
             self.counters.check_ins_dropped += 1
 
 
-def _folded(batch: dict[str, _CheckIn]) -> dict[str, _CheckIn]:
+def _folded(batch: dict[str, CheckIn]) -> dict[str, CheckIn]:
     """Leave out what devices said under ids that they have changed since: they would have a row for each (L53)."""
     changed = [device_id for device_id, item in batch.items() if item.previous_ids]
     if not changed:
@@ -177,7 +150,7 @@ def _folded(batch: dict[str, _CheckIn]) -> dict[str, _CheckIn]:
     return kept
 
 
-def _statements(batch: dict[str, _CheckIn], *, beside: bool = False) -> Callable[[Connection], Any]:
+def _statements(batch: dict[str, CheckIn], *, beside: bool = False) -> Callable[[Connection], Any]:
     """Return what writes a batch and returns the ids that turned out to be shared."""
     document = clean_json(
         [row_of(device_id, item.previous_ids, item.request, item.at, item.channel) for device_id, item in batch.items()]

@@ -286,7 +286,7 @@ class LimitedHttp(HttpToolsProtocol):
                 self._fail(b"501 Not Implemented", "unknown_coding", message)
                 return
             # Not in the log, as uvicorn would: anybody could fill it, without credentials.
-            self.send_400_response("Invalid HTTP request received.")
+            self.send_400_response("this is not HTTP; expected a request such as GET /healthz HTTP/1.1")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle

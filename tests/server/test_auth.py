@@ -109,7 +109,8 @@ def test_agents_need_a_secret_and_operators_a_token(tree: Tree, tmp_path: Path) 
             assert server.get(path).status == 401
             assert server.get(path, {"authorization": f"Bearer {value}"}).status == 401
             assert server.get(path, {SECRET_HEADER: NEW}).status == 200
-        assert server.post("/v1/status", {}).status == 401
+        refused = server.post("/v1/status", {})
+        assert (refused.status, refused.headers["www-authenticate"].split()[0]) == (401, SECRET_HEADER)
         for path in OPERATOR:
             refused = server.get(path)
             assert (refused.status, refused.json()["error_code"]) == (401, "unauthorized")

@@ -308,7 +308,7 @@ def test_what_is_no_http_is_answered_like_every_other_error(
     answer = raw(server, head)
     assert status_of(answer) == status
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error_code"] == code
-    assert "Invalid HTTP" not in server.log, "anybody could fill it"
+    assert "not HTTP" not in server.log, "anybody could fill it"
 
 
 def test_a_compressed_body_is_refused_by_its_name(server: RunningServer) -> None:
