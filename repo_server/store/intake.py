@@ -21,7 +21,7 @@ from repo_server.store import DatabaseAway
 from repo_server.store.counters import Counters
 from repo_server.store.database import DATA_ERRORS, RUN_SECONDS, Database
 from repo_server.store.entries import Entry, decode, encode, writing
-from repo_server.store.spool import Spool, SpoolError, SpoolFull
+from repo_server.store.spool import Spool, SpoolError
 from repo_server.waiting import first_of
 
 MAX_QUEUED = 20_000
@@ -159,10 +159,11 @@ class Intake:
         except SpoolError as error:
             if not self.counters.spool_full:
                 _log.error("records are not taken, agents keep them: %s", error)
-            self.counters.spool_full = isinstance(error, SpoolFull) or self.counters.spool_full
+            self.counters.spool_full = True
             self.counters.requests_turned_away += len(good)
             _fail([waiting for waiting, _ in good], "the database is away, and the spool cannot take more")
             return
+        self.counters.spool_full = False
         for waiting, _ in good:
             self.counters.records_spooled += waiting.entry.weight
             _finish(waiting, ())
@@ -187,7 +188,7 @@ class Intake:
             self.counters.spool_full = False
             if self._queue:
                 return
-        if not self.spool.entries and self.counters.spool_full:
+        if not self.spool.entries and self.database.ready:
             self.counters.spool_full = False
 
     def _decoded(self, items: Sequence[bytes]) -> tuple[list[Entry], list[bytes]]:

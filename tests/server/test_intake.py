@@ -7,13 +7,16 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from support.databases import TestDatabase
 
 from repo_server.core.wire import UpdateRecord, UpdateStatus
+from repo_server.store import DatabaseAway
 from repo_server.store.counters import Counters
 from repo_server.store.database import Database
 from repo_server.store.entries import Records
 from repo_server.store.intake import Intake
+from repo_server.store.source import GivenServer
 from repo_server.store.spool import Spool
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -50,3 +53,30 @@ def test_a_record_that_the_database_refuses_costs_the_others_few_commits(
     assert counters.record_batches <= 8
     assert (counters.records_stored, counters.records_refused) == (127, 1)
     assert database.query("SELECT count(*) FROM agent_update_status_log") == [(127,)]
+
+
+def test_a_spool_that_cannot_be_written_is_said_until_it_can(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk looked like a database that is merely away, and was logged with each report."""
+    counters, folder = Counters(), tmp_path / "spool"
+
+    async def work() -> None:
+        away = Database(GivenServer("host=nowhere.invalid"), lambda: NOW)
+        intake, stop = Intake(away, Spool(folder, 1_000_000), counters), asyncio.Event()
+        running = asyncio.create_task(intake.run(stop))
+        while not intake.opened:  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0)
+        folder.rmdir()
+        for _ in range(3):
+            with pytest.raises(DatabaseAway, match="the spool cannot take more"):
+                await intake.put(report("1.0.0"))
+            assert counters.spool_full
+        folder.mkdir()
+        assert await intake.put(report("1.0.0")) == ()
+        assert not counters.spool_full
+        stop.set()
+        await running
+
+    asyncio.run(work())
+    assert [record.getMessage() for record in caplog.records if "records are not taken" in record.getMessage()] == [
+        f"records are not taken, agents keep them: the spool {folder} cannot be written: No such file or directory"
+    ]
