@@ -17,6 +17,7 @@ from repo_server.routes import catalogue, check, health, metrics, openapi, opera
 from repo_server.routes.context import Context
 from repo_server.web.heads import Head
 from repo_server.web.http import CHECK_BODY_BYTES, Call, ClientGone, HttpError, error_response
+from repo_server.web.refusals import Refusal
 
 Handler: TypeAlias = Callable[[Context, Call], Awaitable[None]]
 
@@ -127,11 +128,11 @@ class Application:
         traffic.finished(call, "check", perf_counter() - call.began)
         return call.status, lines, answer
 
-    def turned_away(self, client: tuple[str, int] | None, status: int, code: str, message: str) -> None:
+    def turned_away(self, client: tuple[str, int] | None, refusal: Refusal) -> None:
         """Count a connection that got an error before there was a request, and write its audit line."""
         scope: Scope = {"type": "http", "method": _NOTHING, "path": _NOTHING, "headers": [], "client": client}
         call = Call(scope, _no_receive, _no_send, peer_of(scope), perf_counter())
-        call.status, call.error = status, HttpError(status, code, message)
+        call.status, call.error = refusal.status, HttpError(refusal.status, refusal.code, refusal.message)
         self.context.traffic.finished(call, "none", 0.0)
 
 

@@ -6,6 +6,7 @@ same bytes at the beginning of a message mean the same again, and need no parser
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,3 +53,15 @@ class Heads:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def without_upgrade(method: bytes, target: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Write a request's head without its wish for another protocol (RFC 9110, 7.8)."""
+    head = [b"%b %b HTTP/%b\r\n" % (method, target, version.encode())]
+    for name, value in headers:
+        if name == b"connection":
+            options = (option.strip().lower() for option in value.split(b","))
+            head.append(b"connection: %b\r\n" % b", ".join(option for option in options if option != b"upgrade"))
+        elif name != b"upgrade":
+            head.append(b"%b: %b\r\n" % (name, value))
+    return b"".join((*head, b"\r\n"))
