@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from repo_server.routes.context import Context
-from repo_server.tree.whole import knows_nothing
 from repo_server.web.http import Call, require_reading
 
 
@@ -16,9 +15,9 @@ async def healthz(_context: Context, call: Call) -> None:
 async def readyz(context: Context, call: Call) -> None:
     """Say whether agents are served (200) or why not yet (503), and what else is wrong.
 
-    Only a server that knows no catalogue is not ready, also because its tree was not there when it started. Agents are
-    served by the last good catalogue, without a database, with the last good secrets and so on, and a load balancer
-    must not take every server away for what is wrong with all of them (promise 4).
+    Only a server that has not looked at its tree yet is not ready. Agents are served by the last good catalogue,
+    without a database, with the last good secrets and so on, and a load balancer must not take every server away for
+    what is wrong with all of them (promise 4).
     """
     require_reading(call)
     ready = context.live.ready
@@ -28,8 +27,6 @@ async def readyz(context: Context, call: Call) -> None:
         scan["catalogue"] = snapshot.generation
         scan["releases"] = len(snapshot.catalogue)
         scan["problems"] = len(snapshot.result.problems)
-        if knows_nothing(snapshot):
-            ready, scan["state"] = False, "no_root"
     # Messages may name paths and hosts; operators read them in /v1/problems, everybody in the log.
     conditions = [{"code": item.code, "since": item.since} for item in context.conditions.look(context.clock())]
     answer = {"ready": ready, "scan": scan, "database": context.database_state(), "conditions": conditions}

@@ -16,7 +16,6 @@ from repo_server.telemetry.exposition import counter, gauge, histogram
 from repo_server.traffic import Traffic
 from repo_server.tree.expiry import Expiry
 from repo_server.tree.live import Live
-from repo_server.tree.whole import knows_nothing
 from repo_server.web.connections import Connections
 from repo_server.web.tls import Tls
 
@@ -141,8 +140,7 @@ def of_catalogue(live: Live, conditions: Conditions, clock: Callable[[], datetim
     """Yield what is offered, and what is wrong."""
     now = clock()
     found = conditions.look(now)
-    serves = live.ready and not knows_nothing(live.current)
-    yield gauge("ready", "1 if agents are served.", {(): serves})
+    yield gauge("ready", "1 if agents are served.", {(): live.ready})
     yield gauge("condition", "What is wrong with the server itself.", {(item.code,): 1 for item in found}, ("code",))
     if not live.ready:
         return

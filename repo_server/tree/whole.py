@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from repo_server.core.model import Problem
 from repo_server.core.problemcodes import ProblemCode
-from repo_server.tree.live import Live, Snapshot
+from repo_server.tree.live import Live
 
 WHOLE_TREE = (
     ProblemCode.TREE_UNREADABLE,
@@ -38,13 +38,6 @@ class WholeTree:
             self._found = _sentences(problems)
             self._seen = problems
         return self._found.get(code)
-
-
-def knows_nothing(snapshot: Snapshot) -> bool:
-    """Whether there is neither a root of trust nor a release from before: a start before the disk was mounted."""
-    if len(snapshot.catalogue):
-        return False
-    return any(problem.code == ProblemCode.NO_ROOT for problem in snapshot.result.problems)
 
 
 def _sentences(problems: tuple[Problem, ...]) -> dict[str, str]:
