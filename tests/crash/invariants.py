@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,8 +78,18 @@ def is_whole(endpoint: Endpoint, ends: Ends, *, critical: bool = False) -> Itera
                 yield f"{component} is critical and runs"
         elif component not in found.installed:
             yield f"{component} is not installed and runs"
-        elif not endpoint.runs_live(component):
-            yield f"{component} does not run as it should: {pids}"
+        elif not _runs_soon(endpoint, component):
+            yield f"{component} does not run as it should: {pids}, then {endpoint.processes().get(component, [])}"
+
+
+def _runs_soon(endpoint: Endpoint, component: str) -> bool:
+    """Whether a component runs; for a moment, while it becomes its program, what was just started is nothing."""
+    end = time.monotonic() + 5
+    while not endpoint.runs_live(component):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def is_clean(endpoint: Endpoint) -> Iterator[str]:
