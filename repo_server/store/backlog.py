@@ -12,7 +12,7 @@ from repo_server.core.channels import AssignedChannel
 from repo_server.core.wire import CheckRequest
 from repo_server.store.counters import Counters
 
-AS_OBJECTS = 10_000
+AS_OBJECTS = 20_000
 """Devices whose check-ins are kept as they came; beyond that, which means that the database is away, packed."""
 MOST = 100_000
 """Devices that are kept; beyond that the longest-waiting one is dropped."""

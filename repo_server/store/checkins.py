@@ -26,8 +26,15 @@ from repo_server.waiting import first_of
 BATCH = 1000
 """Rows of one statement."""
 FLUSH_SECONDS = 0.5
-MANY = 10_000
-"""Devices that wait before the time is up; fewer are left to come together, for one device may ask again."""
+AT_A_TIME = 2000
+"""Rows of one flush, or a tenth of what waits if that is more: a rush of checks is written over some seconds, for the
+database's work comes out of theirs, and a device that asks again meanwhile needs one row only."""
+_PARTS = 10
+MANY = 50_000
+"""Devices that wait; from here on the next flush follows at once."""
+WHILE_WRITING = "SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off"
+"""A check-in comes again; it is not worth a wait for the disk. And a table that PostgreSQL has not analysed yet, as
+every new one for its first minute, was read from end to end with each batch to find the few ids that are shared."""
 MAX_SHARED = 10_000
 """Ids seen to be shared that are kept in memory; the database knows all."""
 
@@ -67,13 +74,13 @@ class CheckInWriter:
         while not stop.is_set():
             await first_of(stop.wait(), self._full.wait(), seconds=FLUSH_SECONDS)
             await first_of(stop.wait(), self.database.wait_ready())
-            await self.flush()
+            await self.flush(max(AT_A_TIME, len(self._backlog) // _PARTS))
         await self.flush()
 
-    async def flush(self) -> None:
-        """Write everything that waits now; stop at the first batch that the database does not take."""
+    async def flush(self, most: int | None = None) -> None:
+        """Write what waits longest, or everything; stop at the first batch that the database does not take."""
         # What comes in meanwhile is left to come together, else many small batches would follow one another.
-        left = len(self._backlog)
+        left = len(self._backlog) if most is None else most
         while left > 0 and (batch := self._backlog.take(BATCH)):
             left -= len(batch)
             try:
@@ -89,7 +96,8 @@ class CheckInWriter:
                 # A fault of ours; agents must not be without a server for it.
                 _log.exception("%d check-ins could not be written and are dropped", len(batch))
                 self.counters.check_ins_dropped += len(batch)
-        self._full.clear()
+        if len(self._backlog) < MANY:
+            self._full.clear()
 
     async def _write(self, batch: dict[str, CheckIn]) -> None:
         batch = _folded(batch)
@@ -157,8 +165,7 @@ def _statements(batch: dict[str, CheckIn], *, beside: bool = False) -> Callable[
     )
 
     async def write(connection: Connection) -> list[str]:
-        # A check-in comes again; it is not worth a wait for the disk.
-        await connection.execute("SET LOCAL synchronous_commit = off")
+        await connection.execute(WHILE_WRITING)
         if beside:
             await connection.execute(BESIDE, {"batch": document, "known": []})
         elif await devices_are_ours(connection):

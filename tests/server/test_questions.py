@@ -11,11 +11,13 @@ import pytest
 from support.databases import TestDatabase
 
 from repo_server.store import DatabaseAway, TooSlow
+from repo_server.store.checkins import WHILE_WRITING
 from repo_server.store.database import POOL_SIZE, Connection, Database
 from repo_server.store.devices import DeviceFilter, DeviceReader
 from repo_server.store.events import page_query
 from repo_server.store.failures import _SIGNATURES, MAX_VERSIONS, FailureReader
 from repo_server.store.migrate import migrate
+from repo_server.store.sightings import SHARED
 
 
 async def sleep(connection: Connection) -> None:
@@ -129,3 +131,12 @@ def test_events_are_found_by_an_index_whatever_is_asked_of_them(database: TestDa
             plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query}", values))
             assert "Seq Scan" not in plan, plan
             assert "Filter" not in plan, plan
+
+
+def test_ids_that_are_shared_are_found_by_an_index_in_a_table_that_was_never_analysed(database: TestDatabase) -> None:
+    migrate(database.url)
+    with psycopg.connect(database.url) as connection:
+        connection.execute("INSERT INTO devices (device_id) SELECT gen_random_uuid() FROM generate_series(1, 2000)")
+        connection.execute(WHILE_WRITING)
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {SHARED}", {"since": datetime.now(UTC)}))
+    assert "Seq Scan" not in plan, plan
