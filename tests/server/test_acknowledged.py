@@ -138,9 +138,12 @@ def test_a_killed_server_and_a_killed_database_lose_no_acknowledged_record(tree:
                 clients.more()
                 server.kill()
     acknowledged = set(clients.acknowledged)
-    with started(tree.root, state, clients):
+    with started(tree.root, state, clients) as server:
         wait_until(lambda: ready(clients), "the database is there")
         rows = query(state, "SELECT device_id::text, record_id::text FROM agent_update_status_log")
+        # This one ends as it should, and takes its PostgreSQL along.
+        server.terminate()
+        server.wait(60)
     assert len(rows) == len(set(rows)), "a record is there twice"
     assert acknowledged <= set(rows), f"{len(acknowledged - set(rows))} acknowledged records are lost"
     assert "Traceback" not in state.with_suffix(".log").read_text()
